@@ -1,0 +1,114 @@
+"""What the database knows of the images of an index.
+
+Methods that take a ``Transaction`` become durable with it, together with whatever else it
+holds; that is how catalog rows and a job's checkpoint are committed as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from imagedex.core.images import FileStamp, ImageFacts, ImageFailure, RowLocation
+from imagedex.database import Transaction
+
+
+class ImageState(StrEnum):
+    """Where an image stands."""
+
+    INDEXED = "indexed"
+    FAILED = "failed"
+    # Removed images have no row.
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """An index as the database knows it."""
+
+    index_id: int
+    index_prefix: Path
+    generation: int  # The generation that the catalog's rows describe; 0 for none.
+    updated_at: datetime | None  # When that generation was recorded.
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogEntry:
+    """An image as the database knows it."""
+
+    image_path: str
+    image_id: str
+    state: ImageState
+    stamp: FileStamp | None  # As it was when indexed or failed; None when it could not be read.
+    content_hash: str | None
+    location: RowLocation | None  # Of its vector; also kept when a later version failed.
+    width: int | None
+    height: int | None
+    reason: str | None  # Of the failure.
+    detail: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogCounts:
+    """How many images of an index are in which state."""
+
+    indexed: int
+    failed: int
+
+
+class Catalog(Protocol):
+    """All known images of all indexes. Safe to call from several threads."""
+
+    def ensure_index(self, index_prefix: Path) -> IndexEntry:
+        """Return the index's entry, creating it when this prefix is new."""
+        ...
+
+    def get_index(self, index_prefix: Path) -> IndexEntry | None:
+        """Return the index's entry, or None when nothing was ever indexed there."""
+        ...
+
+    def list_indexes(self) -> list[IndexEntry]:
+        """Return all indexes, in the order of their creation."""
+        ...
+
+    def lookup(self, index_id: int, image_paths: Sequence[str]) -> dict[str, CatalogEntry]:
+        """Return the entries of those paths that are known. Any number of paths."""
+        ...
+
+    def get_image(self, index_id: int, image_id: str) -> CatalogEntry | None:
+        """Return one image by its id."""
+        ...
+
+    def counts(self, index_id: int) -> CatalogCounts:
+        """Return the totals, cheaply (kept up to date, not counted)."""
+        ...
+
+    def record_generation(
+        self,
+        transaction: Transaction,
+        index_id: int,
+        *,
+        generation: int,
+        indexed: Iterable[tuple[RowLocation, ImageFacts]],
+        removed_paths: Sequence[str],
+    ) -> None:
+        """Bring the catalog to a published generation: new rows in, removed paths out."""
+        ...
+
+    def record_tombstones(
+        self, transaction: Transaction, index_id: int, tombstones: Iterable[RowLocation]
+    ) -> None:
+        """Forget each image whose vector still lies in one of these rows (reconciliation)."""
+        ...
+
+    def record_failures(
+        self,
+        transaction: Transaction,
+        index_id: int,
+        failures: Sequence[ImageFailure],
+    ) -> None:
+        """Record images that failed. An older version of it that is indexed stays findable."""
+        ...

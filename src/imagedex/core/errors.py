@@ -1,0 +1,104 @@
+"""Everything that Imagedex raises on purpose.
+
+ImagedexError
+├── SettingsError             the settings cannot be used
+├── HomeInUse                 another process owns this home
+├── InvalidRequest            the request makes no sense as it stands
+├── PermissionDenied          the caller may not do this
+│   ├── OutsideImageRoots     a path outside every image root
+│   └── OutsideIndexRoots     an index prefix outside what the operator allows
+├── AuthenticationFailed      no key, or one that is not known
+├── NotFound                  no such job, image or key
+├── Conflict                  the state of things forbids it now
+│   ├── FingerprintMismatch   the index was made with another model
+│   └── LeaseLost             another owner has taken over the job or the index
+├── Unavailable               not now; try again later
+├── ModelError                a model's files are missing, damaged or of no use
+├── EngineError               a chunk could not be run
+└── StorageError              the index's files could not be read or written
+    └── CorruptIndex          a file of the index is not what its manifest says
+
+``retryable`` says whether the same call can succeed later without anybody changing it.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ImagedexError(Exception):
+    """Base of all errors that Imagedex raises on purpose; its text is fit for an operator."""
+
+    retryable: ClassVar[bool] = False
+
+
+class SettingsError(ImagedexError):
+    """The settings cannot be used; the text names the setting and what it should be."""
+
+
+class HomeInUse(ImagedexError):
+    """Another process owns this home; talk to it over the API or stop it first."""
+
+
+class InvalidRequest(ImagedexError):
+    """The request makes no sense as it stands; correct what the text names."""
+
+
+class PermissionDenied(ImagedexError):
+    """The caller is known but may not do this; ask for a key with the scope that is named."""
+
+
+class OutsideImageRoots(PermissionDenied):
+    """The path lies outside every image root; add its directory to ``IMAGEDEX_IMAGE_ROOTS``."""
+
+
+class OutsideIndexRoots(PermissionDenied):
+    """The index prefix is not allowed; add its directory to ``IMAGEDEX_INDEX_ROOTS``."""
+
+
+class AuthenticationFailed(ImagedexError):
+    """There is no key in the request, or one that is not known; send a valid key."""
+
+
+class NotFound(ImagedexError):
+    """There is no such thing; check the id."""
+
+
+class Conflict(ImagedexError):
+    """The state of things forbids it now; the text says which state and what would change it."""
+
+
+class FingerprintMismatch(Conflict):
+    """The index holds vectors of another model; use that model or another index prefix."""
+
+
+class LeaseLost(Conflict):
+    """Another owner has taken over; stop at once and write nothing more."""
+
+
+class Unavailable(ImagedexError):
+    """It cannot be done now, but the same call can succeed later."""
+
+    retryable = True
+
+
+class ModelError(ImagedexError):
+    """A model's files are missing, damaged or of no use; the text says how to get good ones."""
+
+
+class EngineError(ImagedexError):
+    """A chunk could not be run: its worker died, or there is none. Running it again can help."""
+
+    retryable = True
+
+
+class StorageError(ImagedexError):
+    """The index's files could not be read or written: full disk, lost share, no permission."""
+
+    retryable = True
+
+
+class CorruptIndex(StorageError):
+    """A file of the index is not what its manifest says; restore it or rebuild the index."""
+
+    retryable = False

@@ -1,0 +1,23 @@
+"""How jobs and images are named."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from datetime import datetime
+
+
+def new_job_id(now: datetime) -> str:
+    """Return a job id such as ``idx_20251114_123456_7f3a``.
+
+    The suffix is random; whoever stores the id must draw again when it is already taken.
+    """
+    return f"idx_{now:%Y%m%d_%H%M%S}_{secrets.token_hex(2)}"
+
+
+def image_id_of(image_path: str) -> str:
+    """Return the id under which an image is known: 20 hex digits derived from its path alone.
+
+    It is the same on every machine and after every rebuild, so it needs no storage of its own.
+    """
+    return hashlib.blake2b(image_path.encode(), digest_size=10).hexdigest()

@@ -1,0 +1,103 @@
+"""What the flow of images into an index is to the edges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from imagedex.jobs.interfaces import IdempotencyKey, Page
+from imagedex.jobs.records import Job, JobFailure, JobStatus, Priority
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What one worker does for a job."""
+
+    worker_id: str
+    host: str
+    status: str  # idle, busy, or lost when it is not connected.
+    images_processed: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobReport:
+    """A job with all that its status tells."""
+
+    job: Job
+    workers: tuple[WorkerReport, ...]
+    estimated_completion: datetime | None  # None until a rate was measured, or when it ended.
+
+
+@dataclass(frozen=True, slots=True)
+class IndexStats:
+    """The state of one index."""
+
+    model_name: str
+    embedding_dim: int
+    num_images: int
+    num_failed: int
+    last_updated: datetime | None  # None while nothing was indexed.
+    generation: int  # 0 while nothing was indexed.
+    faiss_bytes: int
+    parquet_bytes: int
+
+
+class Indexing(Protocol):
+    """Takes requests to index and tells how they fare. Safe to call from several threads.
+
+    ``index_prefix`` None means the default index. Paths are checked here against the image
+    roots and index roots (InvalidRequest, OutsideImageRoots, OutsideIndexRoots), so every
+    edge enforces the same rules.
+    """
+
+    def trigger(
+        self,
+        image_dir: str,
+        *,
+        index_prefix: str | None = None,
+        force_reindex: bool = False,
+        priority: Priority = Priority.NORMAL,
+        idempotency: IdempotencyKey | None = None,
+    ) -> Job:
+        """Request that a directory be scanned and its new and changed images be indexed."""
+        ...
+
+    def notify(
+        self,
+        image_paths: Sequence[str],
+        *,
+        index_prefix: str | None = None,
+        priority: Priority = Priority.NORMAL,
+        idempotency: IdempotencyKey | None = None,
+    ) -> tuple[Job, float | None]:
+        """Request that images, which may be new, changed or gone, be brought up to date.
+
+        Returns the job and the estimated seconds (None while no rate was ever measured).
+        """
+        ...
+
+    def status(self, job_id: str) -> JobReport:
+        """Return a job's state. Raises NotFound."""
+        ...
+
+    def list_jobs(self, *, status: JobStatus | None, limit: int, cursor: str | None) -> Page[Job]:
+        """Return jobs, newest first."""
+        ...
+
+    def failures(self, job_id: str, *, limit: int, cursor: str | None) -> Page[JobFailure]:
+        """Return the images that a job could not index."""
+        ...
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancel a job. Raises NotFound, Conflict."""
+        ...
+
+    def retry(self, job_id: str) -> Job:
+        """Queue a job again for what failed. Raises NotFound, Conflict."""
+        ...
+
+    def stats(self, index_prefix: str | None = None) -> IndexStats:
+        """Return the state of an index."""
+        ...

@@ -1,0 +1,55 @@
+"""What reading pictures is to the rest of Imagedex."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagedex.core.images import FileStamp, ImageFacts, ImageFailure
+
+
+@dataclass(frozen=True, slots=True)
+class ScannedFile:
+    """A file that a scan found and that may be an image."""
+
+    image_path: str  # Absolute, as named from the image root (links are not resolved).
+    stamp: FileStamp
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeLimits:
+    """What one picture may cost."""
+
+    max_file_bytes: int = 512 * 1024 * 1024
+    max_pixels: int = 300_000_000  # Width times height, read from the header before decoding.
+    timeout_seconds: float = 60.0  # Reading, hashing and decoding of one file.
+    memory_bytes: int = 4 * 1024 * 1024 * 1024  # Address space of one decoder process.
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """A picture that was read, hashed, decoded and preprocessed."""
+
+    facts: ImageFacts
+    pixels: NDArray[np.uint8]  # What the preprocess returned.
+
+
+class ImageDecoder(Protocol):
+    """Reads files and makes model input of them. One caller at a time."""
+
+    def decode(self, image_paths: Iterable[str]) -> Iterator[DecodedImage | ImageFailure]:
+        """Yield exactly one outcome for each path, in the order given.
+
+        Looks ahead by a bounded number of images, so that decoding goes on while the caller
+        works on what it got. No file, however broken or hostile, raises here, hangs longer
+        than the time limit, or changes the outcome of another.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the decoder's processes. Calling it again does nothing."""
+        ...

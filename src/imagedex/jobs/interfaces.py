@@ -1,0 +1,193 @@
+"""What the durable queue is to the rest of Imagedex."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from imagedex.core.images import ImageFailure
+from imagedex.database import Transaction
+from imagedex.jobs.records import (
+    Chunk,
+    ChunkDone,
+    ChunkState,
+    Job,
+    JobFailure,
+    JobKind,
+    JobStatus,
+    Lease,
+    PlannedChunk,
+    Priority,
+    WorkerShare,
+)
+
+ItemT = TypeVar("ItemT")
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to submit."""
+
+    index_id: int
+    kind: JobKind
+    request: Mapping[str, Any]
+    priority: Priority
+    dedupe_key: str  # Equal keys mean the same request; only one of them is active at a time.
+    images_count: int = 0  # When it is known beforehand.
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """A client's promise that requests with this key are the same request (kept for 24 h).
+
+    Source: https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
+    """
+
+    client: str  # Id of the API key, so that clients do not meet each other's keys.
+    key: str
+    request_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[ItemT]):
+    """Some of many, newest first for jobs, in order of path for failures."""
+
+    items: tuple[ItemT, ...]
+    total: int
+    next_cursor: str | None
+
+
+class JobStore(Protocol):
+    """Jobs in the database. Safe to call from several threads and processes.
+
+    At most one job runs per index. Every change that a lease's holder makes is refused with
+    LeaseLost once the lease has passed to another owner.
+    """
+
+    def submit(self, new: NewJob, idempotency: IdempotencyKey | None = None) -> Job:
+        """Store a job, or return the one that this request has already made.
+
+        That is the active job with the same ``dedupe_key``, or the job of the same
+        idempotency key. Raises InvalidRequest when that key was used for another request.
+        """
+        ...
+
+    def get(self, job_id: str) -> Job:
+        """Return a job. Raises NotFound."""
+        ...
+
+    def list_jobs(self, *, status: JobStatus | None, limit: int, cursor: str | None) -> Page[Job]:
+        """Return jobs, newest first. Raises InvalidRequest for a cursor that is none."""
+        ...
+
+    def failures(self, job_id: str, *, limit: int, cursor: str | None) -> Page[JobFailure]:
+        """Return the images that failed, by path. Raises NotFound, InvalidRequest (cursor)."""
+        ...
+
+    def worker_shares(self, job_id: str) -> list[WorkerShare]:
+        """Return what each worker did for the job so far."""
+        ...
+
+    def recent_images_per_second(self, index_id: int) -> float | None:
+        """Return the rate of the chunks done last on this index, or None when there are none."""
+        ...
+
+    def request_cancel(self, job_id: str) -> Job:
+        """Cancel a waiting job at once, tell a running one to stop; return it as it is now.
+
+        A cancelled job stays cancelled when it is cancelled again; Conflict for one that
+        completed or failed; NotFound.
+        """
+        ...
+
+    def retry(self, job_id: str) -> Job:
+        """Queue a job again: the chunks that are not done, and the images that failed.
+
+        Conflict while it is active, or when it completed without failures; NotFound.
+        """
+        ...
+
+    def lease_next(self, owner: str) -> Lease | None:
+        """Take the job that should run next, or return None.
+
+        Order: priority (risen by waiting), then age. Jobs of an index that has a running
+        job, and jobs that wait out a back-off, are passed over. An expired lease is taken over.
+        """
+        ...
+
+    def renew(self, lease: Lease) -> None:
+        """Extend the lease. Raises LeaseLost."""
+        ...
+
+    def expire_own(self, owner_prefix: str) -> int:
+        """Expire all leases of a former life of this controller; return their number.
+
+        Only after the home's lock was taken: then no such owner can be alive.
+        """
+        ...
+
+    def should_yield(self, lease: Lease) -> bool:
+        """Say whether a job of higher priority waits for the same index."""
+        ...
+
+    def is_cancel_requested(self, lease: Lease) -> bool:
+        """Say whether somebody asked for the job to be cancelled. Raises LeaseLost."""
+        ...
+
+    def requeue(
+        self, lease: Lease, *, error: str | None, delay_seconds: float, count_attempt: bool
+    ) -> None:
+        """Give the job back, to be run again after a delay, keeping its checkpoint."""
+        ...
+
+    def finish(self, lease: Lease, status: JobStatus, error: str | None) -> Job:
+        """End the job (completed, failed, cancelled) or pause it; ends the lease."""
+        ...
+
+    def attempts_without_progress(self, job_id: str) -> int:
+        """Return how often the job was given up by crash or error since its last checkpoint."""
+        ...
+
+    def save_plan(
+        self,
+        lease: Lease,
+        chunks: Iterable[PlannedChunk],
+        *,
+        total_images: int,
+        settled_images: int,
+        failures: Sequence[ImageFailure],
+    ) -> None:
+        """Store the job's chunks, replacing any plan that was not finished, in one transaction.
+
+        ``settled_images`` need no worker (unchanged, gone, or failed while planning);
+        ``failures`` are those that failed while planning. Chunks that remove begin as
+        embedded, since only their commit is left to do.
+        """
+        ...
+
+    def chunks(self, job_id: str, state: ChunkState) -> list[Chunk]:
+        """Return the job's chunks in that state, by number."""
+        ...
+
+    def checkpoint_embedded(self, transaction: Transaction, lease: Lease, done: ChunkDone) -> None:
+        """Record that a chunk is embedded; counts progress; repeating it changes nothing."""
+        ...
+
+    def checkpoint_committed(
+        self, transaction: Transaction, job_id: str, numbers: Sequence[int]
+    ) -> None:
+        """Record that chunks are in a published generation (also used when reconciling)."""
+        ...
+
+    def assert_held(self, transaction: Transaction, lease: Lease) -> None:
+        """Raise LeaseLost unless the lease is held, and keep it so until the transaction ends."""
+        ...
+
+    def replan_chunks(self, lease: Lease, numbers: Sequence[int]) -> None:
+        """Put embedded chunks back to planned, because their part files are gone."""
+        ...
+
+    def active_job_ids(self, index_id: int) -> list[str]:
+        """Return the jobs of an index that have not ended."""
+        ...

@@ -1,0 +1,28 @@
+"""What answering queries is to the rest of Imagedex."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One found image."""
+
+    rank: int  # From 1.
+    score: float  # Inner product of the unit vectors, computed in float32: -1 to 1.
+    image_path: str
+    image_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueryAnswer:
+    """The answer to a text query, whole from one generation."""
+
+    query: str
+    results: tuple[Result, ...]  # Best first; equal scores in order of path.
+    query_time_seconds: float
+    total_images: int  # That the generation holds.
+    model_name: str
+    generation: int  # 0 while nothing is indexed.
+    is_cached: bool

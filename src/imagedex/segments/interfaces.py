@@ -1,0 +1,115 @@
+"""What the stored index is to the rest of Imagedex.
+
+Order of a commit (each step durable before the next): segment and tombstone files, manifest,
+``CURRENT``; the caller's database transaction follows. A crash between any two steps leaves
+either the old generation or the new one, never a mixture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagedex.core.images import ImageFacts, RowLocation
+from imagedex.segments.records import Manifest, Part, SegmentEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What a new generation adds to and takes from the current one."""
+
+    fence: int  # The caller's; a commit below the current manifest's is refused.
+    model_name: str
+    fingerprint: str
+    dim: int
+    job_id: str
+    chunks: tuple[int, ...]
+    parts: tuple[str, ...]  # Names of part files, whose rows become one segment, in order.
+    removed: tuple[RowLocation, ...]  # Rows of published segments that count no longer.
+
+
+class IndexFiles(Protocol):
+    """The files below one index prefix. Safe to call from several threads and processes."""
+
+    @property
+    def index_prefix(self) -> Path:
+        """The directory."""
+        ...
+
+    def current(self) -> Manifest | None:
+        """Return the current generation's manifest, or None while there is none.
+
+        Raises CorruptIndex when the files contradict each other, StorageError when they
+        cannot be read.
+        """
+        ...
+
+    def write_part(self, job_id: str, chunk: int, fence: int, part: Part) -> str:
+        """Write a part file durably and atomically; return its name below the prefix."""
+        ...
+
+    def read_part_paths(self, name: str) -> list[str]:
+        """Return the image paths of a part file, in row order."""
+        ...
+
+    def commit(self, commit: Commit) -> Manifest:
+        """Publish a new generation and return its manifest.
+
+        ``parts`` may be empty (only removals). Raises LeaseLost when a newer fence has published,
+        FingerprintMismatch when the index holds vectors of another model, StorageError
+        when the storage fails; then the current generation is what it was.
+        """
+        ...
+
+    def read_facts(self, segment: SegmentEntry) -> Iterator[tuple[RowLocation, ImageFacts]]:
+        """Yield what a published segment records of its images, in row order."""
+        ...
+
+    def read_tombstones(self, manifest: Manifest) -> set[RowLocation]:
+        """Return all rows that no longer count in this generation."""
+        ...
+
+    def open(self, manifest: Manifest, previous: OpenGeneration | None) -> OpenGeneration:
+        """Open a generation for searching; segments that ``previous`` holds are shared with it."""
+        ...
+
+    def sweep(self, *, keep_jobs: Sequence[str]) -> int:
+        """Delete what no generation needs and return the number of files.
+
+        That is: temporary files, part files of jobs other than ``keep_jobs``, files of
+        segments and tombstones that no kept manifest lists, and manifests older than the
+        last few. Only the holder of the index's fence calls this, while it commits nothing.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """The best rows for some query vectors, best first; equal scores are ordered by path."""
+
+    scores: NDArray[np.float32]  # Shape (n_found,): exact float32 inner products.
+    image_paths: tuple[str, ...]
+
+
+class OpenGeneration(Protocol):
+    """One generation, opened for searching. Immutable; safe to call from several threads.
+
+    Its files stay readable through it even after they were deleted, for as long as it lives.
+    """
+
+    @property
+    def manifest(self) -> Manifest:
+        """What is open."""
+        ...
+
+    def search(self, vector: NDArray[np.float32], k: int) -> Hits:
+        """Return the best ``k`` rows (fewer when the index is smaller) for one unit vector.
+
+        ``vector`` has shape (dim,). Rows with a tombstone never appear.
+        """
+        ...

@@ -1,0 +1,64 @@
+"""What a generation is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagedex.core.images import ImageFacts
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """An immutable file of the index."""
+
+    name: str  # Below the index prefix, with ``/``.
+    bytes: int
+    sha256: str  # Hexadecimal.
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentEntry:
+    """A segment as its manifest lists it."""
+
+    number: int  # From 1, never used twice.
+    rows: int
+    parquet: FileEntry
+    faiss: FileEntry
+    job_id: str  # The job that made it, and the chunks of that job which it holds:
+    chunks: tuple[int, ...]  # they let the catalog be reconciled after a crash.
+
+
+@dataclass(frozen=True, slots=True)
+class TombstoneEntry:
+    """A file of rows that no longer count (Parquet, columns ``segment`` and ``row``)."""
+
+    file: FileEntry
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One generation: complete, immutable, described by one numbered file."""
+
+    generation: int  # From 1.
+    fence: int  # Of the owner that published it; never falls.
+    model_name: str
+    fingerprint: str  # Of the embedding model; all vectors of an index share it.
+    dim: int
+    created_at: datetime
+    images: int  # Rows that count: rows of all segments less tombstones.
+    next_segment: int
+    segments: tuple[SegmentEntry, ...]
+    tombstones: tuple[TombstoneEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a chunk leaves on the index's storage until it is committed."""
+
+    facts: tuple[ImageFacts, ...]
+    vectors: NDArray[np.float32]  # Shape (len(facts), dim), rows of unit length.

@@ -1,0 +1,185 @@
+"""All settings: environment variables with the prefix ``IMAGEDEX_`` and a TOML file.
+
+Nested settings are reached by ``__``: ``IMAGEDEX_SERVER__PORT=8080``. The environment wins over
+the file. Settings are read once, at start, and handed down as plain values.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from imagedex.core.errors import SettingsError
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerSettings(_Group):
+    """The HTTP server."""
+
+    host: str = Field("127.0.0.1", description="Address that the server listens on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port; 0 takes any free one.")
+    max_body_bytes: int = Field(
+        8 * 1024 * 1024, ge=1024, description="Largest request body that is read."
+    )
+    shutdown_seconds: float = Field(
+        10.0, gt=0, description="How long open requests may take to end when the server stops."
+    )
+
+
+class IndexingSettings(_Group):
+    """The flow of images into an index."""
+
+    workers: int = Field(1, ge=1, le=256, description="Local worker processes.")
+    threads_per_worker: int = Field(
+        0, ge=0, le=256, description="Cores of one worker; 0 shares all cores among the workers."
+    )
+    chunk_images: int = Field(
+        64, ge=1, le=4096, description="Images of a chunk, the unit of dispatch and checkpoint."
+    )
+    commit_images: int = Field(
+        5000, ge=1, description="A running job publishes after this many embedded images."
+    )
+    commit_seconds: float = Field(
+        30.0, gt=0, description="A running job publishes what it has after this many seconds."
+    )
+    batch_images: int = Field(8, ge=1, le=256, description="Images that the model gets at once.")
+    lease_seconds: float = Field(
+        15.0, gt=1, description="After this silence of its owner a job may be taken over."
+    )
+
+
+class DecodingSettings(_Group):
+    """What one picture may cost."""
+
+    max_file_bytes: int = Field(512 * 1024 * 1024, gt=0, description="Larger files fail.")
+    max_pixels: int = Field(300_000_000, gt=0, description="Pictures with more pixels fail.")
+    timeout_seconds: float = Field(60.0, gt=0, description="A file that takes longer fails.")
+    memory_bytes: int = Field(
+        4 * 1024 * 1024 * 1024, gt=0, description="Address space of one decoder process."
+    )
+
+
+class SearchSettings(_Group):
+    """Queries."""
+
+    cache_entries: int = Field(
+        1024, ge=0, description="Answers that are kept for the current generation; 0 keeps none."
+    )
+    threads: int = Field(1, ge=1, le=256, description="Cores that encode one query text.")
+
+
+class Settings(BaseSettings):
+    """The whole tree."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="IMAGEDEX_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    home: Path = Field(
+        default_factory=lambda: Path.home() / ".imagedex",
+        description="Directory of the database, the models and the default index (mode 0700).",
+    )
+    image_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="Directories that may be read and served, separated by ':'."
+    )
+    index_prefix: Path | None = Field(
+        None, description="Where the default index lies; by default 'index' below the home."
+    )
+    index_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (),
+        description="Directories below which a request may name an index, separated by ':'.",
+    )
+    model: str = Field("bundled", description="The embedding model.")
+    database_url: str | None = Field(
+        None, description="SQLAlchemy URL; by default an SQLite file below the home."
+    )
+    admin_key: SecretStr | None = Field(
+        None, description="A key with all scopes, at least 16 characters long."
+    )
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Log level.")
+    server: ServerSettings = ServerSettings()
+    indexing: IndexingSettings = IndexingSettings()
+    decoding: DecodingSettings = DecodingSettings()
+    search: SearchSettings = SearchSettings()
+
+    @field_validator("image_roots", "index_roots", mode="before")
+    @classmethod
+    def _split_paths(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = [part for part in value.split(os.pathsep) if part]
+        return value
+
+    @field_validator("image_roots", "index_roots")
+    @classmethod
+    def _require_absolute(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        for path in value:
+            if not path.is_absolute():
+                raise ValueError(f"{str(path)!r} must be an absolute path")
+        return value
+
+    @field_validator("home", "index_prefix")
+    @classmethod
+    def _make_absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else Path(os.path.abspath(value.expanduser()))  # noqa: PTH100 - resolve() would follow links.
+
+    @field_validator("admin_key")
+    @classmethod
+    def _require_long_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 16:
+            raise ValueError("must be at least 16 characters long")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class names it.
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise.
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is given in code wins over the environment, which wins over the file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def effective_index_prefix(self) -> Path:
+        """The default index."""
+        return self.index_prefix or self.home / "index"
+
+    @property
+    def effective_database_url(self) -> str:
+        """The database."""
+        return self.database_url or f"sqlite:///{self.home / 'imagedex.db'}"
+
+
+def load_settings(config: Path | None = None, **overrides: Any) -> Settings:
+    """Read the settings; raises SettingsError that names each setting which is wrong."""
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=config)
+
+    if config is not None and not config.is_file():
+        raise SettingsError(f"There is no settings file {str(config)!r}; check --config.")
+    try:
+        return FromFile(**overrides)
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+            for problem in error.errors()
+        ]
+        raise SettingsError("The settings cannot be used: " + "; ".join(lines)) from error
+    except ValueError as error:
+        raise SettingsError(f"The settings file {str(config)!r} is not TOML: {error}") from error
