@@ -104,6 +104,10 @@ class Catalog(Protocol):
         """Forget each image whose vector still lies in one of these rows (reconciliation)."""
         ...
 
+    def forget_index(self, transaction: Transaction, index_id: int) -> None:
+        """Forget all images of an index and set its generation to 0 (its files went back)."""
+        ...
+
     def record_failures(
         self,
         transaction: Transaction,

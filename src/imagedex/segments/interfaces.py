@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagedex.core.images import ImageFacts, RowLocation
-from imagedex.segments.records import Manifest, Part, SegmentEntry
+from imagedex.segments.records import Manifest, Part, SegmentEntry, TombstoneEntry
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
     """What a new generation adds to and takes from the current one."""
 
+    expected_generation: int  # The current one (0 for none), which ``removed`` was made for.
     fence: int  # The caller's; a commit below the current manifest's is refused.
     model_name: str
     fingerprint: str
@@ -53,6 +54,10 @@ class IndexFiles(Protocol):
         """Write a part file durably and atomically; return its name below the prefix."""
         ...
 
+    def has_part(self, name: str) -> bool:
+        """Say whether a part file is there."""
+        ...
+
     def read_part_paths(self, name: str) -> list[str]:
         """Return the image paths of a part file, in row order."""
         ...
@@ -60,8 +65,8 @@ class IndexFiles(Protocol):
     def commit(self, commit: Commit) -> Manifest:
         """Publish a new generation and return its manifest.
 
-        ``parts`` may be empty (only removals). Raises LeaseLost when a newer fence has published,
-        FingerprintMismatch when the index holds vectors of another model, StorageError
+        ``parts`` may be empty (only removals). Raises LeaseLost when a newer fence has published
+        or the current generation is not the expected one, FingerprintMismatch when the index holds vectors of another model, StorageError
         when the storage fails; then the current generation is what it was.
         """
         ...
@@ -70,8 +75,8 @@ class IndexFiles(Protocol):
         """Yield what a published segment records of its images, in row order."""
         ...
 
-    def read_tombstones(self, manifest: Manifest) -> set[RowLocation]:
-        """Return all rows that no longer count in this generation."""
+    def read_tombstones(self, tombstones: Sequence[TombstoneEntry]) -> set[RowLocation]:
+        """Return the rows that no longer count, according to these files."""
         ...
 
     def open(self, manifest: Manifest, previous: OpenGeneration | None) -> OpenGeneration:

@@ -25,6 +25,7 @@ class SegmentEntry:
     """A segment as its manifest lists it."""
 
     number: int  # From 1, never used twice.
+    generation: int  # That it came with: tells what a catalog that lags has not seen.
     rows: int
     parquet: FileEntry
     faiss: FileEntry
@@ -36,6 +37,7 @@ class SegmentEntry:
 class TombstoneEntry:
     """A file of rows that no longer count (Parquet, columns ``segment`` and ``row``)."""
 
+    generation: int  # That it came with.
     file: FileEntry
     rows: int
 
