@@ -1,0 +1,83 @@
+"""Where settings come from, and what is said about wrong ones."""
+
+from pathlib import Path
+
+import pytest
+
+from imagedex.core.errors import SettingsError
+from imagedex.settings import load_settings
+
+
+def test_settings_come_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("IMAGEDEX_HOME", str(tmp_path))
+    monkeypatch.setenv("IMAGEDEX_IMAGE_ROOTS", "/photos:/more/photos")
+    monkeypatch.setenv("IMAGEDEX_SERVER__PORT", "9000")
+    settings = load_settings()
+    assert settings.home == tmp_path
+    assert settings.image_roots == (Path("/photos"), Path("/more/photos"))
+    assert settings.server.port == 9000
+    assert settings.effective_index_prefix == tmp_path / "index"
+    assert settings.effective_database_url == f"sqlite:///{tmp_path}/imagedex.db"
+
+
+def test_the_environment_wins_over_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = tmp_path / "imagedex.toml"
+    config.write_text(
+        'image_roots = ["/from/file"]\nlog_level = "debug"\n[server]\nport = 1\nhost = "::1"\n'
+    )
+    monkeypatch.setenv("IMAGEDEX_SERVER__PORT", "2")
+    settings = load_settings(config)
+    assert settings.image_roots == (Path("/from/file"),)
+    assert settings.log_level == "debug"
+    assert (settings.server.port, settings.server.host) == (2, "::1")
+
+
+def test_what_is_given_in_code_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGEDEX_LOG_LEVEL", "error")
+    assert load_settings(log_level="debug").log_level == "debug"
+
+
+def test_a_secret_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGEDEX_ADMIN_KEY", "very-secret-admin-key")
+    assert "very-secret" not in repr(load_settings())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "setting"),
+    [
+        ("IMAGEDEX_SERVER__PORT", "many", "server.port"),
+        ("IMAGEDEX_SERVER__PROT", "80", "server.prot"),
+        ("IMAGEDEX_IMAGE_ROOTS", "photos", "image_roots"),
+        ("IMAGEDEX_ADMIN_KEY", "short", "admin_key"),
+        ("IMAGEDEX_INDEXING__CHUNK_IMAGES", "0", "indexing.chunk_images"),
+    ],
+)
+def test_a_wrong_setting_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, setting: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=setting):
+        load_settings()
+
+
+def test_an_unknown_setting_in_the_file_is_named(tmp_path: Path) -> None:
+    config = tmp_path / "imagedex.toml"
+    config.write_text("image_rots = []\n")
+    with pytest.raises(SettingsError, match="image_rots"):
+        load_settings(config)
+
+
+def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
+    config = tmp_path / "imagedex.toml"
+    config.write_text("image_roots = [\n")
+    with pytest.raises(SettingsError, match=r"imagedex\.toml"):
+        load_settings(config)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"missing\.toml"):
+        load_settings(tmp_path / "missing.toml")
