@@ -1,0 +1,22 @@
+"""Run chunks on workers: the only room that knows Dask.
+
+Importing it is cheap; Dask itself is imported when an engine starts.
+"""
+
+from imagedex.engine._dask_local import DaskLocalEngine
+from imagedex.engine.interfaces import (
+    ChunkFunction,
+    Engine,
+    WorkerContext,
+    WorkerInfo,
+    WorkerStatus,
+)
+
+__all__ = [
+    "ChunkFunction",
+    "DaskLocalEngine",
+    "Engine",
+    "WorkerContext",
+    "WorkerInfo",
+    "WorkerStatus",
+]

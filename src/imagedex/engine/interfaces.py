@@ -97,6 +97,10 @@ class Engine(Protocol):
         The function must be importable in the worker by its module and name, and it may run
         more than once when a worker dies. The future ends with the function's result, with the
         exception that it raised, or with EngineError when workers died under it repeatedly
-        or none is left. Cancelling the future takes a chunk back that has not begun.
+        or none is left. Cancelling the future takes a chunk back that has not begun. Callbacks
+        of the future are called on threads of the engine and should not wait for other chunks.
+
+        Raises TypeError when a worker could not import the function, and what pickle raises when
+        the payload cannot be pickled.
         """
         ...

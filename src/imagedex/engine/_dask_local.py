@@ -1,0 +1,112 @@
+"""The engine of one machine: worker processes beside the controller, reached through Dask."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from imagedex.core.errors import EngineError
+from imagedex.engine.interfaces import ChunkFunction, PayloadT, ResultT, WorkerInfo
+
+if TYPE_CHECKING:
+    from imagedex.engine._dask_session import DaskSession
+
+
+class DaskLocalEngine:
+    """Runs chunks in processes of this machine, one chunk at a time in each.
+
+    Workers run at lower priority than the controller (nice +10, batch scheduling), are replaced
+    when they die, and never outlive the controller, not even its ``kill -9``. A chunk whose
+    worker dies is run once more; when that worker dies too, the chunk's future ends with
+    EngineError and the other chunks go on.
+
+    A chunk counts as begun, and its future can no longer be cancelled, when it is handed to a
+    worker. Callbacks of futures are called on threads of the engine; they may submit chunks,
+    but should not wait for any. Dask is imported at the first start, which takes about a second.
+
+    Parameters
+    ----------
+    workers
+        Number of worker processes.
+    threads_per_worker
+        Cores that one worker may keep busy; 0 shares those of the machine among the workers.
+    log_dir
+        Gets a file ``worker-N.log`` for each worker; is made when it is not there.
+    """
+
+    def __init__(self, *, workers: int, threads_per_worker: int = 0, log_dir: Path) -> None:
+        if workers < 1:
+            raise ValueError(f"workers is {workers}; it must be at least 1.")
+        if threads_per_worker < 0:
+            raise ValueError(f"threads_per_worker is {threads_per_worker}; it must not be < 0.")
+        self._workers = workers
+        # The cores that this process may use: a container or taskset may allow fewer than exist.
+        self._threads = threads_per_worker or max(1, len(os.sched_getaffinity(0)) // workers)
+        self._log_dir = log_dir
+        self._starting = threading.Lock()
+        self._session: DaskSession | None = None
+
+    def start(self) -> None:
+        """Start the workers, and return when the first can take work."""
+        with self._starting:
+            if self._session is not None:
+                return
+            try:
+                from imagedex.engine._dask_session import DaskSession, EnginePlan
+            except ModuleNotFoundError as error:
+                raise EngineError(
+                    f"The engine needs the package {error.name!r}, which is not installed; "
+                    "run: pip install distributed cryptography"
+                ) from error
+            session = DaskSession(
+                EnginePlan(
+                    workers=self._workers,
+                    threads_per_worker=self._threads,
+                    log_dir=self._log_dir,
+                )
+            )
+            # Known before it is open, so that close() reaches it while it waits for a worker.
+            self._session = session
+            try:
+                session.open()
+            except BaseException:
+                # Also when Ctrl-C arrives here: half an engine must not stay behind.
+                self._session = None
+                session.close()
+                raise
+
+    def close(self) -> None:
+        """End all workers, within seconds, also those that hang. Calling it again does nothing."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def workers(self) -> list[WorkerInfo]:
+        """Return the workers that are connected now (an empty list when not started)."""
+        session = self._session
+        return [] if session is None else session.workers()
+
+    @property
+    def chunks_in_flight(self) -> int:
+        """Two for each worker: one that it runs and one that waits to follow."""
+        return 2 * self._workers
+
+    def submit(
+        self, function: ChunkFunction[PayloadT, ResultT], payload: PayloadT
+    ) -> Future[ResultT]:
+        """Run ``function(context, payload)`` on some worker.
+
+        Raises TypeError when a worker could not import the function. While the engine is not
+        started the future ends at once with EngineError.
+        """
+        session = self._session
+        if session is None:
+            refused: Future[ResultT] = Future()
+            refused.set_exception(
+                EngineError("The engine is not running; start it and run the chunk again.")
+            )
+            return refused
+        return cast("Future[ResultT]", session.submit(function, payload))

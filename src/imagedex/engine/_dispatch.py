@@ -1,0 +1,192 @@
+"""Which chunk runs on which worker, and what happens when a worker dies.
+
+A worker is given one chunk at a time, so when it dies there is no doubt which chunk it died
+on. Leaving the choice to Dask would not tell: its ``allowed-failures`` also counts against
+the innocent chunk that waits behind a deadly one on the same worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from imagedex.core.errors import EngineError
+from imagedex.engine.interfaces import WorkerStatus
+
+_ALLOWED_DEATHS = 1  # A chunk that was running when its worker died is run once more.
+
+
+class WorkerDied(Exception):
+    """The worker went away while it ran a call."""
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """A submitted chunk."""
+
+    future: Future[Any]
+    sealed: bytes
+    name: str  # Of the chunk function, for messages.
+    deaths: int = 0  # Workers that died while they ran it.
+
+
+class Dispatcher:
+    """Hands calls to idle workers in the order of their submission.
+
+    Every method must be called on the event loop's thread, except :meth:`snapshot`.
+
+    Parameters
+    ----------
+    run
+        Runs a sealed call on the worker of that id and returns the answer; raises WorkerDied
+        when the worker goes away.
+    settle
+        Takes a call's answer, or the reason why there is none. It must not block.
+    no_worker_seconds
+        Calls that wait this long while no worker is connected are given up.
+    why_no_worker
+        Returns what is known of the workers that are missing.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[str, bytes], Awaitable[bytes]],
+        settle: Callable[[Call, bytes | BaseException], None],
+        *,
+        no_worker_seconds: float,
+        why_no_worker: Callable[[], str],
+    ) -> None:
+        self._run = run
+        self._settle = settle
+        self._no_worker_seconds = no_worker_seconds
+        self._why_no_worker = why_no_worker
+        self._waiting: deque[Call] = deque()
+        self._connected: dict[str, Call | None] = {}  # None while idle.
+        self._running: dict[asyncio.Task[None], Call] = {}
+        self._give_up: asyncio.TimerHandle | None = None
+        self._closed: EngineError | None = None
+
+    def submit(self, call: Call) -> None:
+        """Run a call as soon as a worker is idle."""
+        if self._closed is not None:
+            self._settle_unstarted(call, self._closed)
+            return
+        self._waiting.append(call)
+        self._assign()
+
+    def add_worker(self, worker_id: str) -> None:
+        """Count on a worker that has connected."""
+        self._connected[worker_id] = None
+        if self._give_up is not None:
+            self._give_up.cancel()
+            self._give_up = None
+        self._assign()
+
+    def remove_worker(self, worker_id: str) -> None:
+        """Count no longer on a worker; ``run`` raises WorkerDied for the call it may have."""
+        self._connected.pop(worker_id, None)
+        self._watch_for_workers()
+
+    def snapshot(self) -> list[tuple[str, WorkerStatus]]:
+        """Return the connected workers. May be called from any thread."""
+        # dict.copy() is one step under the interpreter's lock.
+        return [
+            (worker_id, WorkerStatus.IDLE if call is None else WorkerStatus.BUSY)
+            for worker_id, call in self._connected.copy().items()
+        ]
+
+    def close(self, reason: EngineError) -> None:
+        """End all calls, and all that are submitted later, with this error."""
+        self._closed = reason
+        self._connected.clear()
+        if self._give_up is not None:
+            self._give_up.cancel()
+            self._give_up = None
+        self._fail_waiting(reason)
+        for task, call in self._running.items():
+            task.cancel()
+            self._settle(call, reason)
+        self._running.clear()
+
+    def _assign(self) -> None:
+        idle = deque(worker for worker, call in self._connected.items() if call is None)
+        while self._waiting and idle:
+            call = self._waiting.popleft()
+            if not _begin(call.future):
+                continue
+            worker_id = idle.popleft()
+            self._connected[worker_id] = call
+            task = asyncio.get_running_loop().create_task(self._run_on(worker_id, call))
+            self._running[task] = call
+            task.add_done_callback(lambda task: self._running.pop(task, None))
+        self._watch_for_workers()
+
+    async def _run_on(self, worker_id: str, call: Call) -> None:
+        try:
+            answer = await self._run(worker_id, call.sealed)
+        except WorkerDied as death:
+            call.deaths += 1
+            if call.deaths > _ALLOWED_DEATHS:
+                self._settle(call, _deadly(call, worker_id, death))
+            else:
+                self._waiting.appendleft(call)
+        except Exception as error:
+            # A fault of the engine itself: the caller must hear of it rather than wait for ever.
+            failed = EngineError(
+                f"The chunk of {call.name} could not be run on worker {worker_id!r}: "
+                f"{type(error).__name__}: {error}; running it again can help."
+            )
+            failed.__cause__ = error
+            self._settle(call, failed)
+        else:
+            self._settle(call, answer)
+        if self._connected.get(worker_id) is call:
+            self._connected[worker_id] = None
+        self._assign()
+
+    def _watch_for_workers(self) -> None:
+        if self._connected or not self._waiting or self._give_up is not None:
+            return
+        self._give_up = asyncio.get_running_loop().call_later(
+            self._no_worker_seconds, self._give_up_waiting
+        )
+
+    def _give_up_waiting(self) -> None:
+        self._give_up = None
+        self._fail_waiting(
+            EngineError(
+                f"No worker has been connected for {self._no_worker_seconds:g} seconds, so the "
+                f"chunk was given up: {self._why_no_worker()}"
+            )
+        )
+
+    def _fail_waiting(self, reason: EngineError) -> None:
+        while self._waiting:
+            self._settle_unstarted(self._waiting.popleft(), reason)
+
+    def _settle_unstarted(self, call: Call, reason: EngineError) -> None:
+        if _begin(call.future):
+            self._settle(call, reason)
+
+
+def _begin(future: Future[Any]) -> bool:
+    """Make a future one that can no longer be cancelled; False when it has ended before."""
+    if future.running():
+        return True  # It comes back from a worker that died.
+    if future.done() and not future.cancelled():
+        return False
+    return future.set_running_or_notify_cancel()
+
+
+def _deadly(call: Call, worker_id: str, death: WorkerDied) -> EngineError:
+    error = EngineError(
+        f"{call.deaths} workers died while they ran the same chunk of {call.name}, the last one "
+        f"{worker_id!r}; the chunk is given up. The workers' logs may tell why: too little memory, "
+        "or a file that crashes a library."
+    )
+    error.__cause__ = death
+    return error

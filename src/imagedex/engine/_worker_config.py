@@ -1,0 +1,35 @@
+"""What a worker process is told when it starts: one line of JSON on its standard input.
+
+Neither the command line nor the environment carries it, because other users of the machine can
+read the one, and child processes inherit the other.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from imagedex.engine._certificate import Certificate
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConfig:
+    """All that a worker needs to take part."""
+
+    worker_id: str
+    host: str  # As the worker reports itself.
+    threads: int  # Cores that the worker may keep busy.
+    scheduler_address: str
+    scratch_directory: str
+    controller_pid: int  # The worker ends with this process.
+    certificate: Certificate
+
+    def to_line(self) -> bytes:
+        """Return the line, with its end."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> WorkerConfig:
+        """Read a line that :meth:`to_line` made. Raises ValueError when it is another."""
+        fields = json.loads(line)
+        return cls(**{**fields, "certificate": Certificate(**fields["certificate"])})

@@ -1,0 +1,373 @@
+"""An engine without processes, and what every engine must do.
+
+An adapter is tested by a subclass of :class:`EngineSuite` with a fixture ``engine`` that gives
+a started engine of at least one worker; the chunk functions here are importable in any worker.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from imagedex.core.errors import EngineError, FingerprintMismatch
+from imagedex.engine._context import ProcessContext
+from imagedex.engine._envelope import answer_call, open_answer, seal_call
+from imagedex.engine.interfaces import (
+    ChunkFunction,
+    Engine,
+    PayloadT,
+    ResultT,
+    WorkerContext,
+    WorkerInfo,
+    WorkerStatus,
+)
+
+DEADLINE_SECONDS = 60.0  # Generous: it only decides how long a failing test takes.
+
+
+class ThreadEngine:
+    """An Engine whose workers are threads of this process; they share one context.
+
+    Payloads, results and exceptions are pickled as on their way to another process, so a test
+    that passes here does not rely on shared memory. :meth:`close` cannot end a thread that
+    hangs: it takes back what has not begun and waits for the rest.
+    """
+
+    def __init__(self, *, workers: int = 2, threads_per_worker: int = 1) -> None:
+        self._workers = workers
+        self._threads = threads_per_worker
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        self._context: ProcessContext | None = None
+        self._busy = 0
+
+    def start(self) -> None:
+        """Start the threads."""
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="worker")
+                self._context = ProcessContext(
+                    worker_id="thread", host=socket.gethostname(), threads=self._threads
+                )
+
+    def close(self) -> None:
+        """Wait for what has begun, end the rest with EngineError, and close the resources."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+            context, self._context = self._context, None
+        if pool is not None and context is not None:
+            pool.shutdown(wait=True)
+            context.close()
+
+    def workers(self) -> list[WorkerInfo]:
+        """Return one worker for each thread."""
+        with self._lock:
+            if self._pool is None:
+                return []
+            return [
+                WorkerInfo(
+                    worker_id=f"thread-{number}",
+                    host=socket.gethostname(),
+                    status=WorkerStatus.BUSY if number <= self._busy else WorkerStatus.IDLE,
+                )
+                for number in range(1, self._workers + 1)
+            ]
+
+    @property
+    def chunks_in_flight(self) -> int:
+        """Two for each thread."""
+        return 2 * self._workers
+
+    def submit(
+        self, function: ChunkFunction[PayloadT, ResultT], payload: PayloadT
+    ) -> Future[ResultT]:
+        """Run the function on some thread."""
+        sealed = seal_call(function, payload)
+        with self._lock:
+            if self._pool is None or self._context is None:
+                refused: Future[ResultT] = Future()
+                refused.set_exception(EngineError("The engine is not running; start it."))
+                return refused
+            return self._pool.submit(self._run, self._pool, self._context, sealed)
+
+    def _run(self, pool: ThreadPoolExecutor, context: ProcessContext, sealed: bytes) -> Any:
+        with self._lock:
+            if self._pool is not pool:
+                raise EngineError("The engine was closed before the chunk began; start it again.")
+            self._busy += 1
+        try:
+            return open_answer(answer_call(context, sealed))
+        finally:
+            with self._lock:
+                self._busy -= 1
+
+
+class Unpicklable(Exception):
+    """An exception that holds something of its own process, as those of many libraries do."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.lock = threading.Lock()
+
+
+class Tally:
+    """A resource that counts how often it is used, and leaves a file when it is closed."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = Path(directory)
+        self._uses = 0
+
+    def use(self) -> int:
+        """Return how often this was called."""
+        self._uses += 1
+        return self._uses
+
+    def close(self) -> None:
+        """Leave the file ``closed-PID``."""
+        (self._directory / f"closed-{os.getpid()}").touch()
+
+
+def echo(context: WorkerContext, payload: Any) -> Any:
+    """Return the payload."""
+    return payload
+
+
+def describe(context: WorkerContext, payload: None) -> dict[str, Any]:
+    """Return what the context says of the worker."""
+    return {
+        "worker_id": context.worker_id,
+        "host": context.host,
+        "threads": context.threads,
+        "pid": os.getpid(),
+    }
+
+
+def use_tally(context: WorkerContext, directory: str) -> tuple[int, int]:
+    """Return the process id and how often the worker's Tally was used."""
+    return os.getpid(), context.resource("tally", lambda: Tally(directory)).use()
+
+
+def fail_as(context: WorkerContext, kind: str) -> None:
+    """Raise what the payload names."""
+    errors: dict[str, Callable[[], BaseException]] = {
+        "imagedex": lambda: FingerprintMismatch("another model"),
+        "key": lambda: KeyError("missing"),
+        "unpicklable": lambda: Unpicklable("out of reach"),
+        "exit": lambda: SystemExit(3),
+    }
+    raise errors[kind]()
+
+
+def return_lambda(context: WorkerContext, payload: None) -> Any:
+    """Return what cannot be pickled."""
+    return lambda: None
+
+
+def note_and_wait(context: WorkerContext, payload: tuple[str, str, str]) -> int:
+    """Leave the first file's name as a mark, then wait for the other file; return the pid."""
+    directory, mark, gate = payload
+    (Path(directory) / f"{mark}.tmp").write_text(str(os.getpid()))
+    (Path(directory) / f"{mark}.tmp").rename(Path(directory) / mark)
+    wait_until((Path(directory) / gate).exists, f"file {gate}")
+    return os.getpid()
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    """Return as soon as the condition is true; fail when that takes longer than the deadline."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"Waited {DEADLINE_SECONDS:g} s in vain for {what}.")
+        time.sleep(0.01)
+
+
+class EngineSuite:
+    """What every started engine must do."""
+
+    def test_a_chunk_returns_its_result(self, engine: Engine) -> None:
+        payload = {"paths": ["a", "b"], "size": 2**40, "bytes": b"\0\xff"}
+        assert engine.submit(echo, payload).result(DEADLINE_SECONDS) == payload
+
+    def test_many_chunks_from_several_threads_all_end_with_their_own_result(
+        self, engine: Engine
+    ) -> None:
+        def submit_some(first: int) -> list[int]:
+            futures = [engine.submit(echo, first + offset) for offset in range(25)]
+            return [cast("int", future.result(DEADLINE_SECONDS)) for future in futures]
+
+        with ThreadPoolExecutor(4) as callers:
+            answers = list(callers.map(submit_some, [0, 100, 200, 300]))
+        assert answers == [[first + offset for offset in range(25)] for first in (0, 100, 200, 300)]
+
+    def test_the_context_tells_worker_host_and_threads(self, engine: Engine) -> None:
+        facts = engine.submit(describe, None).result(DEADLINE_SECONDS)
+        assert facts["worker_id"]
+        assert facts["host"] in {worker.host for worker in engine.workers()}
+        assert facts["threads"] >= 1
+
+    def test_an_imagedex_error_arrives_as_itself_with_the_workers_traceback(
+        self, engine: Engine
+    ) -> None:
+        with pytest.raises(FingerprintMismatch, match="another model") as caught:
+            engine.submit(fail_as, "imagedex").result(DEADLINE_SECONDS)
+        assert "in fail_as" in "".join(caught.value.__notes__)
+
+    def test_a_builtin_error_arrives_as_itself(self, engine: Engine) -> None:
+        with pytest.raises(KeyError, match="missing"):
+            engine.submit(fail_as, "key").result(DEADLINE_SECONDS)
+
+    def test_an_error_that_cannot_travel_becomes_an_engine_error_with_its_text(
+        self, engine: Engine
+    ) -> None:
+        with pytest.raises(EngineError, match="Unpicklable: out of reach"):
+            engine.submit(fail_as, "unpicklable").result(DEADLINE_SECONDS)
+
+    def test_a_chunk_that_exits_ends_as_engine_error_and_the_engine_goes_on(
+        self, engine: Engine
+    ) -> None:
+        with pytest.raises(EngineError, match="SystemExit: 3"):
+            engine.submit(fail_as, "exit").result(DEADLINE_SECONDS)
+        assert engine.submit(echo, 1).result(DEADLINE_SECONDS) == 1
+
+    def test_a_result_that_cannot_be_pickled_fails_its_chunk_only(self, engine: Engine) -> None:
+        error = engine.submit(return_lambda, None).exception(DEADLINE_SECONDS)
+        assert error is not None
+        assert "pickle" in str(error)
+        assert engine.submit(echo, 1).result(DEADLINE_SECONDS) == 1
+
+    def test_a_function_that_no_worker_can_import_is_refused(self, engine: Engine) -> None:
+        def local(context: WorkerContext, payload: int) -> int:
+            return payload
+
+        with pytest.raises(TypeError, match="top level"):
+            engine.submit(local, 1)
+        with pytest.raises(TypeError, match="top level"):
+            engine.submit(lambda context, payload: payload, 1)
+
+    def test_a_resource_outlives_the_chunk_that_made_it(
+        self, engine: Engine, tmp_path: Path
+    ) -> None:
+        uses: dict[int, list[int]] = {}
+        for _ in range(6):
+            pid, count = engine.submit(use_tally, str(tmp_path)).result(DEADLINE_SECONDS)
+            uses.setdefault(pid, []).append(count)
+        for counts in uses.values():
+            assert counts == list(range(counts[0], counts[0] + len(counts)))
+
+    def test_a_cancelled_chunk_that_has_not_begun_never_runs(
+        self, engine: Engine, tmp_path: Path
+    ) -> None:
+        count = len(engine.workers())
+        blockers = [
+            engine.submit(note_and_wait, (str(tmp_path), f"began-{number}", "gate"))
+            for number in range(count)
+        ]
+        for number in range(count):
+            wait_until((tmp_path / f"began-{number}").exists, "all workers to be busy")
+        waiting = engine.submit(note_and_wait, (str(tmp_path), "unwanted", "gate"))
+        assert waiting.cancel()
+        with pytest.raises(CancelledError):
+            waiting.result(0)
+        (tmp_path / "gate").touch()
+        for blocker in blockers:
+            blocker.result(DEADLINE_SECONDS)
+        # One more for each worker: whatever was queued before them has been taken by then.
+        for future in [engine.submit(echo, 1) for _ in range(2 * count)]:
+            future.result(DEADLINE_SECONDS)
+        assert not (tmp_path / "unwanted").exists()
+
+    def test_a_chunk_that_has_begun_cannot_be_cancelled(
+        self, engine: Engine, tmp_path: Path
+    ) -> None:
+        running = engine.submit(note_and_wait, (str(tmp_path), "began", "gate"))
+        wait_until((tmp_path / "began").exists, "the chunk to begin")
+        assert not running.cancel()
+        (tmp_path / "gate").touch()
+        assert running.result(DEADLINE_SECONDS) > 0
+
+    def test_a_callback_may_submit_the_next_chunk(self, engine: Engine) -> None:
+        last: Future[int] = Future()
+
+        def go_on(done: Future[Any]) -> None:
+            number = done.result()
+            if number == 5:
+                last.set_result(number)
+            else:
+                engine.submit(echo, number + 1).add_done_callback(go_on)
+
+        engine.submit(echo, 0).add_done_callback(go_on)
+        assert last.result(DEADLINE_SECONDS) == 5
+
+    def test_a_busy_worker_says_so(self, engine: Engine, tmp_path: Path) -> None:
+        running = engine.submit(note_and_wait, (str(tmp_path), "began", "gate"))
+        wait_until((tmp_path / "began").exists, "the chunk to begin")
+        assert WorkerStatus.BUSY in {worker.status for worker in engine.workers()}
+        (tmp_path / "gate").touch()
+        running.result(DEADLINE_SECONDS)
+        wait_until(
+            lambda: {worker.status for worker in engine.workers()} == {WorkerStatus.IDLE},
+            "the workers to be idle again",
+        )
+
+    def test_there_is_work_for_every_worker_and_one_more(self, engine: Engine) -> None:
+        assert engine.chunks_in_flight > len(engine.workers()) >= 1
+
+    def test_starting_again_changes_nothing(self, engine: Engine) -> None:
+        before = engine.workers()
+        engine.start()
+        assert [w.worker_id for w in engine.workers()] == [w.worker_id for w in before]
+
+
+class EngineLifeSuite:
+    """What every engine must do around its start and close.
+
+    The fixture ``stopped`` gives an engine that is not started, and closes it afterwards.
+    """
+
+    def test_an_engine_that_was_not_started_refuses_chunks_and_has_no_workers(
+        self, stopped: Engine
+    ) -> None:
+        assert stopped.workers() == []
+        with pytest.raises(EngineError, match="start"):
+            stopped.submit(echo, 1).result(DEADLINE_SECONDS)
+        stopped.close()
+
+    def test_closing_ends_waiting_chunks_closes_resources_and_it_can_start_anew(
+        self, stopped: Engine, tmp_path: Path
+    ) -> None:
+        with ThreadPoolExecutor(4) as callers:
+            for started in [callers.submit(stopped.start) for _ in range(4)]:
+                started.result(DEADLINE_SECONDS)
+        wait_until(stopped.workers, "a worker")
+        pid, _ = stopped.submit(use_tally, str(tmp_path)).result(DEADLINE_SECONDS)
+        count = stopped.chunks_in_flight
+        futures = [
+            stopped.submit(note_and_wait, (str(tmp_path), f"began-{number}", "gate"))
+            for number in range(count)
+        ]
+        wait_until(lambda: list(tmp_path.glob("began-?")), "a chunk to begin")
+        closer = threading.Thread(target=stopped.close)
+        closer.start()
+        # Engines of threads can only end when the chunks do.
+        wait_until(lambda: not stopped.workers(), "the workers to be let go")
+        (tmp_path / "gate").touch()
+        closer.join(DEADLINE_SECONDS)
+        assert not closer.is_alive()
+        errors = [future.exception(DEADLINE_SECONDS) for future in futures]
+        assert isinstance(errors[-1], EngineError)
+        assert errors[-1].retryable
+        assert (tmp_path / f"closed-{pid}").exists()
+
+        stopped.start()
+        assert stopped.submit(echo, 2).result(DEADLINE_SECONDS) == 2
+        stopped.close()
+        stopped.close()
+        assert stopped.workers() == []

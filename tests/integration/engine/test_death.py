@@ -1,0 +1,90 @@
+"""Workers that die: of themselves, by a chunk, or with the controller."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from imagedex.core.errors import EngineError
+from imagedex.engine import DaskLocalEngine, WorkerStatus
+from imagedex.testing.engine import DEADLINE_SECONDS, echo, note_and_wait, wait_until
+from integration.engine import hostile_chunks
+from integration.engine.processes import is_alive
+
+
+def test_a_chunk_whose_worker_is_killed_runs_again_and_the_worker_is_replaced(
+    dask_engine: DaskLocalEngine, tmp_path: Path
+) -> None:
+    before = {worker.worker_id for worker in dask_engine.workers()}
+    future = dask_engine.submit(note_and_wait, (str(tmp_path), "began", "gate"))
+    wait_until((tmp_path / "began").exists, "the chunk to begin")
+    victim = int((tmp_path / "began").read_text())
+    (tmp_path / "began").unlink()
+    os.kill(victim, signal.SIGKILL)
+    wait_until((tmp_path / "began").exists, "the chunk to begin again")
+    assert int((tmp_path / "began").read_text()) != victim
+    (tmp_path / "gate").touch()
+    assert future.result(DEADLINE_SECONDS) != victim
+    wait_until(
+        lambda: len({worker.worker_id for worker in dask_engine.workers()} - before) == 1,
+        "a replacement under a new id",
+    )
+
+
+def test_a_chunk_that_kills_its_workers_fails_alone(
+    dask_engine: DaskLocalEngine, tmp_path: Path
+) -> None:
+    innocent = [dask_engine.submit(echo, number) for number in range(10)]
+    deadly = dask_engine.submit(hostile_chunks.die, str(tmp_path))
+    innocent += [dask_engine.submit(echo, number) for number in range(10, 20)]
+    with pytest.raises(EngineError, match="2 workers died") as caught:
+        deadly.result(DEADLINE_SECONDS)
+    assert caught.value.retryable
+    assert [future.result(DEADLINE_SECONDS) for future in innocent] == list(range(20))
+    assert len(list(tmp_path.glob("died-*"))) == 2
+    wait_until(lambda: len(dask_engine.workers()) == 2, "both slots to be filled again")
+    assert dask_engine.submit(echo, "usable").result(DEADLINE_SECONDS) == "usable"
+
+
+def test_the_children_of_a_killed_worker_end_with_it(
+    dask_engine: DaskLocalEngine, tmp_path: Path
+) -> None:
+    future = dask_engine.submit(hostile_chunks.hang_with_a_child, str(tmp_path))
+    wait_until((tmp_path / "waits").exists, "the chunk to wait for its child")
+    child = int((tmp_path / "child").read_text())
+    worker = int((tmp_path / "waits").read_text())
+    (tmp_path / "waits").unlink()
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: not is_alive(child), "the child to end")
+    # The chunk runs once more, with another child; its second death ends it.
+    wait_until((tmp_path / "waits").exists, "the chunk to begin again")
+    os.kill(int((tmp_path / "waits").read_text()), signal.SIGKILL)
+    assert isinstance(future.exception(DEADLINE_SECONDS), EngineError)
+
+
+def test_a_worker_that_is_cut_off_but_alive_is_ended_and_its_chunk_runs_elsewhere(
+    dask_engine: DaskLocalEngine, tmp_path: Path
+) -> None:
+    future = dask_engine.submit(note_and_wait, (str(tmp_path), "began", "gate"))
+    wait_until((tmp_path / "began").exists, "the chunk to begin")
+    cut_off = int((tmp_path / "began").read_text())
+    (tmp_path / "began").unlink()
+    session = dask_engine._session
+    assert session is not None
+    assert session._hub is not None
+    scheduler = session._hub._scheduler
+    assert scheduler is not None
+    [busy] = [worker for worker in dask_engine.workers() if worker.status is WorkerStatus.BUSY]
+    address = session._hub._addresses[busy.worker_id]
+    # What Dask does when heartbeats stay away; the worker is not told, as over a cut link.
+    session._loop.run(
+        scheduler.remove_worker(address, stimulus_id="test", close=False),
+        timeout_seconds=DEADLINE_SECONDS,
+    )
+    wait_until(lambda: not is_alive(cut_off), "the worker that was cut off to end")
+    wait_until((tmp_path / "began").exists, "the chunk to begin again")
+    (tmp_path / "gate").touch()
+    assert future.result(DEADLINE_SECONDS) != cut_off
