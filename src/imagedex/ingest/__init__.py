@@ -1,0 +1,23 @@
+"""Image roots, scanning, and decoding in processes that may die."""
+
+from __future__ import annotations
+
+from imagedex.ingest.decoder import ProcessImageDecoder
+from imagedex.ingest.interfaces import DecodedImage, DecodeLimits, ImageDecoder, ScannedFile
+from imagedex.ingest.roots import ImageRoots
+from imagedex.ingest.scan import has_image_name, require_directory, scan
+from imagedex.ingest.thumbnail import MAX_THUMBNAIL_PIXELS, Thumbnailer
+
+__all__ = [
+    "MAX_THUMBNAIL_PIXELS",
+    "DecodeLimits",
+    "DecodedImage",
+    "ImageDecoder",
+    "ImageRoots",
+    "ProcessImageDecoder",
+    "ScannedFile",
+    "Thumbnailer",
+    "has_image_name",
+    "require_directory",
+    "scan",
+]

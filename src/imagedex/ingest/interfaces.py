@@ -46,7 +46,9 @@ class ImageDecoder(Protocol):
 
         Looks ahead by a bounded number of images, so that decoding goes on while the caller
         works on what it got. No file, however broken or hostile, raises here, hangs longer
-        than the time limit, or changes the outcome of another.
+        than the time limit, or changes the outcome of another. What is not a file's fault
+        does raise: EngineError (no process can be started, closed), ModelError (the
+        preprocessing step is of no use).
         """
         ...
 

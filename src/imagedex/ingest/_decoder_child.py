@@ -1,0 +1,281 @@
+"""The parent's hold on one decoder process."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+from imagedex.core.errors import EngineError, ModelError
+from imagedex.core.images import FailureReason, FileStamp, ImageFacts, ImageFailure
+from imagedex.ingest._wire import (
+    ChildSetup,
+    Frame,
+    FrameKind,
+    PeerGone,
+    WireError,
+    receive_frame,
+    send_frame,
+    send_pickle,
+)
+from imagedex.ingest.interfaces import DecodedImage
+from imagedex.ingest.unusable import printable_path
+
+_PROGRAM = "imagedex.ingest._decoder_process"
+
+_START_SECONDS = 120.0
+"""How long a process may take to import what it needs, on a machine that is busy."""
+
+_KILL_SECONDS = 5.0
+"""How long a killed process may take to be gone; a lost network drive can hold it for ever."""
+
+_STARTS_PER_IMAGE = 3
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+# One process uses one core: the pool uses the others, and each thread of a numeric library
+# would take its share of the address space that the limit allows.
+_SINGLE_THREADED = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+class DecoderChild:
+    """One decoder process, started when it is needed and replaced when it is lost.
+
+    One thread at a time may call ``decode`` and ``end``; ``interrupt`` any thread at any time.
+    """
+
+    def __init__(self, setup: ChildSetup) -> None:
+        self._setup = setup
+        self._lock = threading.Lock()  # Guards the next two against interrupt().
+        self._interrupted = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: socket.socket | None = None
+
+    def decode(self, image_path: str) -> DecodedImage | ImageFailure:
+        """Return the outcome for one image, whatever it does to the process.
+
+        Raises EngineError when no process can be started, or after ``interrupt``; ModelError
+        when the preprocessing step is of no use.
+        """
+        try:
+            encoded = image_path.encode()
+        except UnicodeEncodeError:
+            return ImageFailure(
+                printable_path(image_path),
+                FailureReason.NAME_NOT_UTF8,
+                "The file cannot be indexed: its name is not valid UTF-8.",
+            )
+        for _ in range(_STARTS_PER_IMAGE):
+            connection = self._ensure_started()
+            exchange = _Exchange(image_path)
+            deadline = time.monotonic() + self._setup.limits.timeout_seconds
+            connection.settimeout(self._setup.limits.timeout_seconds)
+            try:
+                send_frame(connection, FrameKind.DECODE, payload=encoded)
+                while (outcome := exchange.take(receive_frame(connection, deadline))) is None:
+                    pass
+            except TimeoutError:
+                self.end()
+                return exchange.failure(
+                    FailureReason.DECODER_TIMEOUT,
+                    f"Reading and decoding took longer than {self._setup.limits.timeout_seconds:g} "
+                    "seconds and was ended (IMAGEDEX_DECODING__TIMEOUT_SECONDS).",
+                )
+            except WireError as error:
+                self.end()
+                return exchange.failure(
+                    FailureReason.DECODER_CRASHED,
+                    f"The decoder process went astray on this image ({error}).",
+                )
+            except (PeerGone, OSError):
+                how = self.end()
+                # A process that dies before it has the file open does not die of the file.
+                if exchange.stamp is not None and not self._interrupted:
+                    return exchange.failure(
+                        FailureReason.DECODER_CRASHED,
+                        f"The decoder process ended on this image ({how}).",
+                    )
+            except ModelError:
+                self.end()
+                raise
+            else:
+                return outcome
+        raise EngineError(
+            f"Decoder processes died {_STARTS_PER_IMAGE} times before they opened "
+            f"{image_path!r}; look for what ends processes on this machine (memory, limits)."
+        )
+
+    def interrupt(self) -> None:
+        """Make the present and every further ``decode`` raise EngineError, soon."""
+        with self._lock:
+            self._interrupted = True
+            if self._process is not None:
+                self._process.kill()
+
+    def end(self) -> str:
+        """End the process, leaving no zombie, and say how it ended."""
+        with self._lock:
+            process, self._process = self._process, None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if process is None:
+            return "not started"
+        process.kill()
+        try:
+            code = process.wait(_KILL_SECONDS)
+        except subprocess.TimeoutExpired:
+            # It hangs in the kernel; whenever it returns, this thread takes its exit status.
+            threading.Thread(target=process.wait, daemon=True).start()
+            return "it hangs in the kernel"
+        return _describe_exit(code)
+
+    def _ensure_started(self) -> socket.socket:
+        if self._connection is not None:
+            # An idle process that died meanwhile must not be held against the next image.
+            if self._process is not None and self._process.poll() is None:
+                return self._connection
+            self.end()
+        process, connection = self._launch()
+        connection.settimeout(_START_SECONDS)
+        try:
+            send_pickle(connection, FrameKind.SETUP, self._setup)
+            frame = receive_frame(connection, time.monotonic() + _START_SECONDS)
+            reason = "" if frame.kind is FrameKind.READY else str(frame.meta.get("text"))
+        except (PeerGone, WireError, OSError) as error:
+            how = self.end()
+            raise EngineError(
+                f"A decoder process could not be started ({error}; {how}): {_last_words(process)}"
+            ) from error
+        finally:
+            if process.stderr is not None:
+                process.stderr.close()
+        if reason:
+            self.end()
+            raise ModelError(f"The preprocessing step cannot be loaded: {reason}")
+        return connection
+
+    def _launch(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        ours, theirs = socket.socketpair()
+        with theirs, self._lock:
+            if self._interrupted:
+                ours.close()
+                raise EngineError("The decoder was closed.")
+            try:
+                self._process = subprocess.Popen(  # noqa: S603 - our own program.
+                    # -P: whatever lies in the working directory is not imported.
+                    [sys.executable, "-P", "-m", _PROGRAM, str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    env=_child_environment(),
+                    process_group=0,  # Ctrl-C reaches the parent alone.
+                )
+            except OSError as error:
+                ours.close()
+                raise EngineError(f"A decoder process could not be started: {error}") from error
+        self._connection = ours
+        return self._process, ours
+
+
+class _Exchange:
+    """The answers for one image, put together and mistrusted."""
+
+    def __init__(self, image_path: str) -> None:
+        self._image_path = image_path
+        self.stamp: FileStamp | None = None  # Once the child has opened the file.
+
+    def take(self, frame: Frame) -> DecodedImage | ImageFailure | None:
+        """Return the outcome when this frame brings it. Raises WireError, ModelError."""
+        try:
+            if frame.kind is FrameKind.OPENED:
+                self.stamp = _stamp_of(frame.meta)
+                return None
+            if frame.kind is FrameKind.DECODED:
+                return self._decoded(frame)
+            if frame.kind is FrameKind.FAILED:
+                stamp = self.stamp if frame.meta["keeps_stamp"] else None
+                detail = _clean(str(frame.meta["detail"]))
+                reason = FailureReason(frame.meta["reason"])
+                return ImageFailure(self._image_path, reason, detail, stamp)
+        except (KeyError, TypeError, ValueError) as error:
+            raise WireError(f"an answer that makes no sense: {error!r}") from error
+        if frame.kind is FrameKind.BROKEN:
+            raise ModelError(f"The preprocessing step is of no use: {frame.meta.get('text')}")
+        raise WireError(f"an answer out of turn: {frame.kind!r}")
+
+    def failure(self, reason: FailureReason, detail: str) -> ImageFailure:
+        """Return a failure of the file that the child had open."""
+        return ImageFailure(self._image_path, reason, detail, self.stamp)
+
+    def _decoded(self, frame: Frame) -> DecodedImage:
+        meta = frame.meta
+        shape = [_whole(length) for length in meta["shape"]]
+        if math.prod(shape) != len(frame.payload):
+            raise WireError(f"{len(frame.payload)} bytes of pixels for shape {shape}")
+        if not _SHA256.fullmatch(meta["content_hash"]):
+            raise WireError("a content hash that is none")
+        facts = ImageFacts(
+            image_path=self._image_path,
+            content_hash=meta["content_hash"],
+            stamp=_stamp_of(meta),
+            width=_whole(meta["width"]),
+            height=_whole(meta["height"]),
+            format=_clean(str(meta["format"]))[:32],
+        )
+        # Over the received buffer itself: nothing is copied, and the array can be written to.
+        pixels = np.frombuffer(frame.payload, dtype=np.uint8).reshape(shape)
+        return DecodedImage(facts, pixels)
+
+
+def _stamp_of(meta: dict[str, Any]) -> FileStamp:
+    return FileStamp(_whole(meta["size"]), int(meta["mtime_ns"]))
+
+
+def _whole(value: object) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} is no count")
+    return value
+
+
+def _clean(text: str) -> str:
+    """JSON can hold halves of surrogate pairs, which no database takes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _child_environment() -> dict[str, str]:
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        # Keys and database passwords are none of the business of what meets hostile files.
+        if not name.startswith("IMAGEDEX_")
+    }
+    environment |= _SINGLE_THREADED
+    # The child finds the same packages as this process, however it came by them.
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    return environment
+
+
+def _describe_exit(code: int) -> str:
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"killed by {signal.Signals(-code).name}"
+    return f"exit status {code}"
+
+
+def _last_words(process: subprocess.Popen[bytes]) -> str:
+    if process.stderr is None or process.poll() is None:
+        return "it said nothing"
+    lines = process.stderr.read().decode("utf-8", "backslashreplace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"

@@ -1,0 +1,112 @@
+"""A pool of decoder processes."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from queue import LifoQueue
+
+from imagedex.core.errors import EngineError, ModelError
+from imagedex.core.images import ImageFailure
+from imagedex.embedding.interfaces import Preprocess
+from imagedex.ingest._decoder_child import DecoderChild
+from imagedex.ingest._wire import ChildSetup
+from imagedex.ingest.interfaces import DecodedImage, DecodeLimits
+from imagedex.ingest.roots import ImageRoots
+
+_EXTRA_LOOK_AHEAD = 4
+"""So that one slow image does not leave the other processes without work at once."""
+
+
+class ProcessImageDecoder:
+    """An :class:`ImageDecoder` whose work is done by child processes, one image at a time each.
+
+    A thread serves each child, so decoding goes on while the caller works on what it got.
+    The children start with the first image, are replaced when an image hangs or kills them,
+    and end with :meth:`close` or with this process, however it ends. At most ``look_ahead``
+    outcomes wait for the caller (by default two for each process and four more).
+    ``preprocess`` must be picklable, importable in a fresh interpreter, and give uint8 arrays
+    of any shape; ModelError is raised here or by ``decode`` when it is not.
+
+    ``decode`` raises EngineError when no child can be started or the decoder was closed.
+    An iteration that is given up leaves the decoder usable.
+    """
+
+    def __init__(
+        self,
+        *,
+        roots: ImageRoots,
+        preprocess: Preprocess,
+        processes: int = 1,
+        limits: DecodeLimits | None = None,
+        look_ahead: int | None = None,
+    ) -> None:
+        if processes < 1 or (look_ahead is not None and look_ahead < 1):
+            raise ValueError(
+                f"processes ({processes}) and look_ahead ({look_ahead}) must be at least 1"
+            )
+        try:
+            pickled = pickle.dumps(preprocess, pickle.HIGHEST_PROTOCOL)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise ModelError(
+                f"The preprocessing step {preprocess!r} cannot be sent to a decoder process: "
+                f"{error}; make it an instance of a class, or a function, at a module's top level."
+            ) from error
+        setup = ChildSetup(roots, limits or DecodeLimits(), pickled)
+        self._look_ahead = look_ahead or 2 * processes + _EXTRA_LOOK_AHEAD
+        self._children = [DecoderChild(setup) for _ in range(processes)]
+        # The child used last is used next: under light load the others need not even start.
+        self._idle: LifoQueue[DecoderChild] = LifoQueue()
+        for child in self._children:
+            self._idle.put(child)
+        self._threads = ThreadPoolExecutor(processes, thread_name_prefix="decoder")
+        self._closing = threading.Lock()
+
+    def decode(
+        self, image_paths: Iterable[str]
+    ) -> Generator[DecodedImage | ImageFailure, None, None]:
+        """Yield exactly one outcome for each path, in the order given (see ImageDecoder)."""
+        paths = iter(image_paths)
+        pending: deque[Future[DecodedImage | ImageFailure]] = deque()
+        try:
+            self._fill(pending, paths)
+            while pending:
+                outcome = pending.popleft().result()
+                self._fill(pending, paths)
+                yield outcome
+        except CancelledError as error:
+            raise EngineError("The decoder was closed while it was in use.") from error
+        finally:
+            for future in pending:
+                future.cancel()
+
+    def close(self) -> None:
+        """End the decoder's processes, also those that hang. Calling it again does nothing."""
+        with self._closing:
+            for child in self._children:
+                child.interrupt()
+            self._threads.shutdown(wait=True, cancel_futures=True)
+            for child in self._children:
+                child.end()
+
+    def _fill(
+        self, pending: deque[Future[DecodedImage | ImageFailure]], paths: Iterator[str]
+    ) -> None:
+        while len(pending) < self._look_ahead:
+            path = next(paths, None)
+            if path is None:
+                return
+            try:
+                pending.append(self._threads.submit(self._decode_one, path))
+            except RuntimeError as error:  # The executor takes nothing more.
+                raise EngineError("The decoder was closed; make a new one.") from error
+
+    def _decode_one(self, image_path: str) -> DecodedImage | ImageFailure:
+        child = self._idle.get()  # There are as many children as threads: never waits.
+        try:
+            return child.decode(image_path)
+        finally:
+            self._idle.put(child)

@@ -1,0 +1,145 @@
+"""Image roots: the directories that the operator allows, and nothing outside of them.
+
+A path passes two gates. :meth:`ImageRoots.check` looks at its name when an outsider hands it
+in; :meth:`ImageRoots.open_image` looks at the file that was really opened, because links may
+have changed in between. Hard links cannot be told from the file itself: whoever may make one
+below a root can make its file readable here.
+"""
+
+# Image paths are strings here, as scandir and the kernel give them.
+# ruff: noqa: PTH114, PTH118
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from imagedex.core.errors import InvalidRequest, OutsideImageRoots
+from imagedex.core.images import FailureReason
+from imagedex.ingest.opening import OpenedFile, open_regular_file
+from imagedex.ingest.unusable import UnusableImage
+
+_MAX_PATH_BYTES = 4095
+"""Linux's PATH_MAX, less the NUL that ends a path."""
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class ImageRoots:
+    """The image roots. A value: comparable, picklable, safe to use from several threads.
+
+    Without directories nothing is allowed. A root may be a link, and need not exist yet.
+    """
+
+    directories: tuple[str, ...]  # Absolute, normalised, as the operator spelt them.
+
+    def __init__(self, directories: Iterable[str | os.PathLike[str]] = ()) -> None:
+        normalised = dict.fromkeys(_normalise(os.fspath(directory)) for directory in directories)
+        object.__setattr__(self, "directories", tuple(normalised))
+
+    def check(self, path: str) -> str:
+        """Return the path normalised, once it is sure that an outsider may name it.
+
+        ``..`` is resolved by name. What exists of the path is followed through its links and
+        must lie below a root as well. The path itself need not exist, and may be a root.
+        Raises InvalidRequest for what is no absolute path, OutsideImageRoots.
+        """
+        return self.check_all([path])[0]
+
+    def check_all(self, paths: Iterable[str]) -> list[str]:
+        """Do what :meth:`check` does for many paths, asking once for each directory's links."""
+        real_directories: dict[str, str] = {}
+        checked = []
+        for path in paths:
+            image_path = _normalise(path)
+            self.root_of(image_path)
+            directory, name = os.path.split(image_path)
+            if directory not in real_directories:
+                real_directories[directory] = os.path.realpath(directory)
+            real_path = os.path.join(real_directories[directory], name)
+            if os.path.islink(real_path):
+                real_path = os.path.realpath(real_path)
+            if not self.holds_real_path(real_path):
+                raise OutsideImageRoots(
+                    f"{image_path!r} leads through a link to {real_path!r}, outside every image "
+                    "root; name the file where it lies, or add its directory to "
+                    "IMAGEDEX_IMAGE_ROOTS."
+                )
+            checked.append(image_path)
+        return checked
+
+    def root_of(self, path: str) -> str:
+        """Return the innermost root that a normalised path lies in, going by its name.
+
+        Raises OutsideImageRoots.
+        """
+        holding = [root for root in self.directories if _lies_in(path, root)]
+        if holding:
+            return max(holding, key=len)
+        if not self.directories:
+            raise OutsideImageRoots(
+                f"{path!r} cannot be used: no image root is set. Set IMAGEDEX_IMAGE_ROOTS to the "
+                "directories that may be read, separated by ':'."
+            )
+        raise OutsideImageRoots(
+            f"{path!r} lies outside the image roots ({', '.join(self.directories)}); add its "
+            "directory to IMAGEDEX_IMAGE_ROOTS."
+        )
+
+    def holds_real_path(self, real_path: str) -> bool:
+        """Say whether a path without links lies in a root, with the root's own links resolved."""
+        # A path without links that begins like a root shows that this root has no links either,
+        # so the usual case asks the file system nothing.
+        return any(_lies_in(real_path, root) for root in self.directories) or any(
+            _lies_in(real_path, os.path.realpath(root)) for root in self.directories
+        )
+
+    def is_present(self, root: str) -> bool:
+        """Say whether a root is a directory with something in it.
+
+        An unmounted share leaves an empty directory, or none: that is not a deletion.
+        """
+        try:
+            with os.scandir(root) as entries:
+                return next(entries, None) is not None
+        except OSError:
+            return False
+
+    def open_image(self, image_path: str) -> OpenedFile:
+        """Open a file for reading, having made sure that it is one and lies below a root.
+
+        Never blocks on a FIFO and never opens a device. The place is that of the file which
+        was opened, whatever its path may name a moment later. Raises UnusableImage
+        (vanished, unreadable, not_a_file, outside_roots).
+        """
+        opened = open_regular_file(image_path)
+        if self.holds_real_path(opened.real_path):
+            return opened
+        opened.close()
+        raise UnusableImage(
+            FailureReason.OUTSIDE_ROOTS,
+            f"The path leads to {opened.real_path!r}, which lies outside every image root.",
+        )
+
+
+def _normalise(path: str) -> str:
+    if not path:
+        raise InvalidRequest("An empty path names nothing; name an absolute path.")
+    if "\0" in path:
+        raise InvalidRequest(f"Path {path!r} holds a NUL character, which no file name can.")
+    try:
+        encoded = path.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"Path {path!r} is not valid UTF-8; rename the file.") from error
+    if len(encoded) > _MAX_PATH_BYTES:
+        raise InvalidRequest(
+            f"Path {path[:60]!r}… is {len(encoded)} bytes long; at most {_MAX_PATH_BYTES} can be."
+        )
+    if not path.startswith("/"):
+        raise InvalidRequest(f"Path {path!r} is not absolute; name it from '/' on.")
+    # normpath keeps two leading slashes, which POSIX lets mean something else; Linux does not.
+    return "/" + os.path.normpath(path).lstrip("/")
+
+
+def _lies_in(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(directory.rstrip("/") + "/")

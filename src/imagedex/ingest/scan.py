@@ -1,0 +1,165 @@
+"""Finding the image files below a directory."""
+
+# Image paths are strings here, as scandir and the kernel give them.
+# ruff: noqa: PTH116, PTH119
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+
+from imagedex.core.errors import InvalidRequest
+from imagedex.core.images import FailureReason, FileStamp, ImageFailure
+from imagedex.ingest.interfaces import ScannedFile
+from imagedex.ingest.opening import refusal
+from imagedex.ingest.roots import ImageRoots
+from imagedex.ingest.unusable import printable_path
+
+IMAGE_EXTENSIONS = frozenset(
+    "avif bmp dib gif heic heif jfif jpe jpeg jpg png tif tiff webp".split()
+)
+"""Endings, in lower case, of the files that a scan takes for images."""
+
+SYSTEM_DIRECTORIES = frozenset(
+    {
+        "@eaDir",  # Synology: a thumbnail directory beside each picture.
+        "#recycle",  # Synology: deleted files.
+        "#snapshot",  # Synology: every file again for each snapshot.
+        "@Recycle",  # QNAP: deleted files.
+        "@Recently-Snapshot",  # QNAP: snapshots.
+        "~snapshot",  # NetApp: snapshots, as CIFS shows them.
+        "$RECYCLE.BIN",  # Windows: deleted files.
+        "System Volume Information",  # Windows: the volume's own files.
+        "lost+found",  # ext2/3/4: what fsck rescued; only root may read it.
+    }
+)
+"""Directories of storage systems that hold copies, thumbnails or deleted files. Those that
+begin with a dot (``.Trash-1000``, ``.snapshot``, ``.thumbnails``) are left out by that dot."""
+
+
+def has_image_name(name: str) -> bool:
+    """Say whether a scan would take a file of this name, or path, for an image."""
+    name = os.path.basename(name)
+    _, dot, extension = name.rpartition(".")
+    return bool(dot) and not name.startswith(".") and extension.lower() in IMAGE_EXTENSIONS
+
+
+def require_directory(directory: str) -> None:
+    """Raise InvalidRequest unless this is a directory that can be listed."""
+    try:
+        with os.scandir(directory):
+            return
+    except FileNotFoundError as error:
+        raise InvalidRequest(
+            f"There is no directory {directory!r}; check the spelling and whether its share "
+            "is mounted."
+        ) from error
+    except NotADirectoryError as error:
+        raise InvalidRequest(
+            f"{directory!r} is not a directory; name the one around it."
+        ) from error
+    except OSError as error:
+        raise InvalidRequest(
+            f"Directory {directory!r} cannot be listed: {error.strerror}; allow the server's "
+            "user to read and enter it."
+        ) from error
+
+
+def scan(roots: ImageRoots, directory: str) -> Iterator[ScannedFile | ImageFailure]:
+    """Yield the files below a checked directory that may be images, while walking it.
+
+    Raises InvalidRequest at once when the directory cannot be listed. The order depends on
+    the names alone: the files of a directory by name, then its subdirectories by name. Names
+    that begin with a dot and SYSTEM_DIRECTORIES are passed over. A link to a file counts as
+    a file when it ends below an image root; a link to a directory is not entered, so there
+    are no loops, and what it leads to is scanned where it lies.
+
+    A failure can name a directory (unreadable, vanished, name_not_utf8): nothing below it
+    was seen, so nothing below it may be taken for deleted. A path that is not UTF-8 stands
+    in its failure with its odd bytes written as ``\\xff``.
+    """
+    require_directory(directory)
+    return _walk(roots, directory)
+
+
+def _walk(roots: ImageRoots, top: str) -> Iterator[ScannedFile | ImageFailure]:
+    waiting = [top]  # A stack, since directories can be nested deeper than Python's calls.
+    while waiting:
+        directory = waiting.pop()
+        try:
+            # Listed whole before anything is yielded: sorted, and no descriptor stays open.
+            with os.scandir(directory) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            yield refusal(error).failure(directory)
+            continue
+        subdirectories = []
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if _is_directory(entry):
+                if entry.name in SYSTEM_DIRECTORIES:
+                    continue
+                if _is_utf8(entry.path):
+                    subdirectories.append(entry.path)
+                else:
+                    yield _misnamed(entry.path, "Nothing in this directory can be indexed")
+            elif has_image_name(entry.name):
+                found = _look_at(roots, entry)
+                if found is not None:
+                    yield found
+        waiting.extend(reversed(subdirectories))
+
+
+def _look_at(roots: ImageRoots, entry: os.DirEntry[str]) -> ScannedFile | ImageFailure | None:
+    """Return what an entry with an image's name is; None for what is no file of its own."""
+    if not _is_utf8(entry.path):
+        return _misnamed(entry.path, "The file cannot be indexed")
+    try:
+        if entry.is_symlink():
+            real_path = os.path.realpath(entry.path)
+            if not roots.holds_real_path(real_path):
+                detail = f"The link leads to {real_path!r}, which lies outside every image root."
+                return ImageFailure(entry.path, FailureReason.OUTSIDE_ROOTS, detail)
+            status = os.stat(entry.path)
+            if stat.S_ISDIR(status.st_mode):
+                return None
+        else:
+            status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        if not entry.is_symlink():
+            return None  # Deleted since the directory was listed.
+        return ImageFailure(
+            entry.path, FailureReason.VANISHED, "The link leads to a file that is not there."
+        )
+    except OSError as error:
+        return refusal(error).failure(entry.path)
+    if not stat.S_ISREG(status.st_mode):
+        return ImageFailure(
+            entry.path, FailureReason.NOT_A_FILE, "This is a device, FIFO or socket, not a file."
+        )
+    return ScannedFile(entry.path, FileStamp(status.st_size, status.st_mtime_ns))
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False  # Its type is unknown; asking for its size says why.
+
+
+def _misnamed(path: str, consequence: str) -> ImageFailure:
+    return ImageFailure(
+        printable_path(path),
+        FailureReason.NAME_NOT_UTF8,
+        f"{consequence}: its name is not valid UTF-8. Rename it (convmv can rename many).",
+    )
+
+
+def _is_utf8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

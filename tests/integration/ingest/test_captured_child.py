@@ -1,0 +1,109 @@
+"""A decoder process that a hostile image has taken over: its parent believes nothing.
+
+In place of the interpreter stands a program that speaks the protocol and then answers what
+the test says.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from imagedex.core.errors import EngineError
+from imagedex.core.images import FailureReason, ImageFailure
+from imagedex.ingest import DecodedImage, DecodeLimits, ImageRoots, ProcessImageDecoder
+from imagedex.testing.preprocesses import Square
+
+_PROGRAM = """#!{python}
+import json, os, socket, sys
+from imagedex.ingest._wire import FrameKind, receive_frame, send_frame
+
+connection = socket.socket(fileno=int(sys.argv[-1]))
+receive_frame(connection)
+send_frame(connection, FrameKind.READY)
+facts = {{"content_hash": "0" * 64, "size": 1, "mtime_ns": 1, "width": 2, "height": 1,
+         "format": "PNG", "shape": [1, 2]}}
+while True:
+    receive_frame(connection)
+    {answer}
+"""
+
+Decode = Callable[[str], DecodedImage | ImageFailure]
+
+
+@pytest.fixture
+def decode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Decode:
+    def decode(answer: str) -> DecodedImage | ImageFailure:
+        program = tmp_path / "python"
+        program.write_text(_PROGRAM.format(python=sys.executable, answer=answer))
+        program.chmod(0o755)
+        decoder = ProcessImageDecoder(
+            roots=ImageRoots([tmp_path]),
+            preprocess=Square(8),
+            limits=DecodeLimits(timeout_seconds=30),
+        )
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "executable", str(program))
+            try:
+                (outcome,) = decoder.decode(["/a.png"])
+            finally:
+                decoder.close()
+        return outcome
+
+    return decode
+
+
+OPENED = 'send_frame(connection, FrameKind.OPENED, {"size": 1, "mtime_ns": 1}); '
+
+
+def test_an_honest_answer_is_taken(decode: Decode) -> None:
+    outcome = decode(OPENED + "send_frame(connection, FrameKind.DECODED, facts, b'ab')")
+    assert isinstance(outcome, DecodedImage)
+    assert outcome.pixels.tolist() == [[97, 98]]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "send_frame(connection, FrameKind.DECODED, facts, b'abc')",
+        "send_frame(connection, FrameKind.DECODED, facts | {'shape': [-1, -2]}, b'ab')",
+        "send_frame(connection, FrameKind.DECODED, facts | {'content_hash': 'x; DROP'}, b'ab')",
+        "send_frame(connection, FrameKind.DECODED, facts | {'width': '2'}, b'ab')",
+        "send_frame(connection, FrameKind.DECODED, {}, b'ab')",
+        "send_frame(connection, FrameKind.FAILED, {'reason': 'boredom'})",
+        "send_frame(connection, FrameKind.OPENED, {'size': None})",
+        "send_frame(connection, FrameKind.READY)",
+        "connection.sendall(b'!' * 100000)",
+    ],
+)
+def test_a_senseless_answer_costs_the_image_it_was_given_for(decode: Decode, answer: str) -> None:
+    outcome = decode(OPENED + answer)
+    assert isinstance(outcome, ImageFailure)
+    assert outcome.reason is FailureReason.DECODER_CRASHED
+
+
+def test_a_path_and_a_text_of_its_own_do_not_pass(decode: Decode) -> None:
+    meta = r"{'reason': 'damaged', 'detail': 'a\ud800b', 'keeps_stamp': True, 'path': '/etc'}"
+    outcome = decode(OPENED + f"send_frame(connection, FrameKind.FAILED, {meta})")
+    assert isinstance(outcome, ImageFailure)
+    assert outcome.image_path == "/a.png"
+    assert outcome.detail == r"a\ud800b"
+
+
+def test_dying_before_the_file_is_open_is_not_held_against_it(decode: Decode) -> None:
+    with pytest.raises(EngineError, match="died 3 times before they opened"):
+        decode("os._exit(1)")
+
+
+def test_dying_once_before_the_file_is_open_costs_nothing(decode: Decode, tmp_path: Path) -> None:
+    marker = os.fspath(tmp_path / "died")
+    answer = (
+        f"os.path.exists({marker!r}) or (open({marker!r}, 'w').close(), os._exit(1)); "
+        + OPENED
+        + "send_frame(connection, FrameKind.DECODED, facts, b'ab')"
+    )
+    assert isinstance(decode(answer), DecodedImage)

@@ -1,0 +1,191 @@
+"""Scanning real directories."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from imagedex.core.errors import InvalidRequest
+from imagedex.core.images import FailureReason, FileStamp, ImageFailure
+from imagedex.ingest import ImageRoots, ScannedFile, has_image_name, require_directory, scan
+from imagedex.ingest.scan import IMAGE_EXTENSIONS, SYSTEM_DIRECTORIES
+from imagedex.testing.hostile_images import write_hostile_files
+
+
+def open_descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def write(path: Path, content: bytes = b"x") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def scan_all(directory: Path) -> list[ScannedFile | ImageFailure]:
+    return list(scan(ImageRoots([directory]), str(directory)))
+
+
+def names(directory: Path) -> list[str]:
+    return [os.path.relpath(item.image_path, directory) for item in scan_all(directory)]
+
+
+def test_images_are_found_with_their_stamps(tmp_path: Path) -> None:
+    path = write(tmp_path / "a" / "picture.jpg", b"12345")
+    assert scan_all(tmp_path) == [
+        ScannedFile(str(path), FileStamp(5, path.stat().st_mtime_ns)),
+    ]
+
+
+def test_the_order_depends_on_the_names_alone(tmp_path: Path) -> None:
+    for name in ("b/2.jpg", "z.jpg", "b/1.jpg", "a/c/1.jpg", "a/1.jpg", "B.jpg", "é.jpg", "a.jpg"):
+        write(tmp_path / name)
+    expected = ["B.jpg", "a.jpg", "z.jpg", "é.jpg", "a/1.jpg", "a/c/1.jpg", "b/1.jpg", "b/2.jpg"]
+    assert names(tmp_path) == expected
+
+
+def test_files_are_taken_by_their_extension_in_any_case(tmp_path: Path) -> None:
+    for extension in IMAGE_EXTENSIONS:
+        assert has_image_name(f"/x/a.b.{extension.upper()}")
+        write(tmp_path / f"a.{extension}")
+    for name in ("a.txt", "jpg", "a.jpg.part", "a.jpg~", ".jpg", "._a.jpg", "Thumbs.db", "a."):
+        assert not has_image_name(f"/x/{name}")
+        write(tmp_path / name)
+    assert len(scan_all(tmp_path)) == len(IMAGE_EXTENSIONS)
+
+
+def test_a_directory_named_like_an_image_is_entered(tmp_path: Path) -> None:
+    write(tmp_path / "holiday.jpg" / "1.jpg")
+    assert names(tmp_path) == ["holiday.jpg/1.jpg"]
+
+
+def test_hidden_and_system_directories_are_passed_over(tmp_path: Path) -> None:
+    for name in (*SYSTEM_DIRECTORIES, ".Trash-1000", ".snapshot", ".git"):
+        write(tmp_path / name / "1.jpg")
+    write(tmp_path / "@eaDirectory" / "1.jpg")
+    assert names(tmp_path) == ["@eaDirectory/1.jpg"]
+    # Asked for by name, it is scanned all the same.
+    assert names(tmp_path / ".git") == ["1.jpg"]
+
+
+def test_links_to_files_count_within_the_roots_only(tmp_path: Path) -> None:
+    root, other = tmp_path / "root", tmp_path / "other"
+    target, foreign = write(root / "real.dat", b"123"), write(other / "a.jpg")
+    (root / "inside.jpg").symlink_to(target)
+    (root / "outside.jpg").symlink_to(foreign)
+    found = {Path(item.image_path).name: item for item in scan_all(root)}
+    inside, outside = found["inside.jpg"], found["outside.jpg"]
+    assert inside == ScannedFile(str(root / "inside.jpg"), FileStamp(3, target.stat().st_mtime_ns))
+    assert isinstance(outside, ImageFailure)
+    assert outside.reason is FailureReason.OUTSIDE_ROOTS
+    both = list(scan(ImageRoots([root, other]), str(root)))
+    assert all(isinstance(item, ScannedFile) for item in both)
+
+
+def test_linked_directories_are_not_entered(tmp_path: Path) -> None:
+    write(tmp_path / "real" / "1.jpg")
+    (tmp_path / "real" / "up").symlink_to("..")
+    (tmp_path / "alias").symlink_to("real")
+    (tmp_path / "alias.jpg").symlink_to("real")
+    assert names(tmp_path) == ["real/1.jpg"]
+
+
+def test_the_scanned_directory_itself_may_be_a_link(tmp_path: Path) -> None:
+    write(tmp_path / "real" / "1.jpg")
+    (tmp_path / "alias").symlink_to("real")
+    found = list(scan(ImageRoots([tmp_path]), str(tmp_path / "alias")))
+    assert [item.image_path for item in found] == [str(tmp_path / "alias" / "1.jpg")]
+
+
+def test_hostile_files_are_found_or_fail_for_their_reason(tmp_path: Path) -> None:
+    written = write_hostile_files(tmp_path)
+    found = {item.image_path: item for item in scan_all(tmp_path)}
+    (folder,) = set(written) - set(found)
+    assert folder.endswith("folder.jpg")
+    for path, item in found.items():
+        if written[path].is_found_by_scan:
+            assert isinstance(item, ScannedFile)
+        elif path.endswith("device.jpg"):  # By where the link leads, before what it leads to.
+            assert isinstance(item, ImageFailure)
+            assert item.reason is FailureReason.OUTSIDE_ROOTS
+        else:
+            assert isinstance(item, ImageFailure)
+            assert item.reason is written[path].reason
+
+
+def test_names_that_are_not_utf8_fail_with_their_bytes_written_out(tmp_path: Path) -> None:
+    write(tmp_path / "good.jpg")
+    for name in (b"caf\xe9.jpg", b"caf\xe9.txt", b"dossier\xe9/1.jpg"):
+        write(tmp_path / os.fsdecode(name))
+    found = scan_all(tmp_path)
+    assert [item.image_path for item in found if isinstance(item, ScannedFile)] == [
+        str(tmp_path / "good.jpg")
+    ]
+    assert {item.image_path: item.reason for item in found if isinstance(item, ImageFailure)} == {
+        f"{tmp_path}/caf\\xe9.jpg": FailureReason.NAME_NOT_UTF8,
+        f"{tmp_path}/dossier\\xe9": FailureReason.NAME_NOT_UTF8,
+    }
+
+
+def test_an_unreadable_directory_fails_and_the_rest_goes_on(
+    open_directory: Path, unprivileged: Callable[[], AbstractContextManager[None]]
+) -> None:
+    for name in ("a/1.jpg", "locked/1.jpg", "z/1.jpg"):
+        write(open_directory / name)
+    (open_directory / "locked").chmod(0)
+    with unprivileged():
+        before, locked, after = scan_all(open_directory)
+    (open_directory / "locked").chmod(0o700)
+    assert isinstance(before, ScannedFile)
+    assert isinstance(after, ScannedFile)
+    assert isinstance(locked, ImageFailure)
+    assert locked.image_path == str(open_directory / "locked")
+    assert locked.reason is FailureReason.UNREADABLE
+
+
+def test_a_directory_that_goes_away_during_the_scan_is_reported(tmp_path: Path) -> None:
+    write(tmp_path / "a.jpg")
+    write(tmp_path / "later" / "1.jpg")
+    found = scan(ImageRoots([tmp_path]), str(tmp_path))
+    assert isinstance(next(found), ScannedFile)
+    (tmp_path / "later" / "1.jpg").unlink()
+    (tmp_path / "later").rmdir()
+    (gone,) = found
+    assert isinstance(gone, ImageFailure)
+    assert gone.reason is FailureReason.VANISHED
+
+
+def test_a_deep_tree_needs_no_deep_stack(tmp_path: Path) -> None:
+    # Deeper than Python's calls; made and removed step by step for the same reason.
+    levels = [f"{tmp_path}{'/d' * depth}" for depth in range(1, 1200)]
+    for level in levels:
+        Path(level).mkdir()
+    image_path = f"{levels[-1]}/1.jpg"
+    Path(image_path).touch()
+    try:
+        assert [item.image_path for item in scan_all(tmp_path)] == [image_path]
+    finally:
+        Path(image_path).unlink()
+        for level in reversed(levels):
+            Path(level).rmdir()
+
+
+def test_a_directory_that_is_none_is_an_invalid_request(tmp_path: Path) -> None:
+    write(tmp_path / "a.jpg")
+    for name, text in (("missing", "no directory"), ("a.jpg", "not a directory")):
+        with pytest.raises(InvalidRequest, match=text):
+            scan(ImageRoots([tmp_path]), str(tmp_path / name))
+        with pytest.raises(InvalidRequest, match=text):
+            require_directory(str(tmp_path / name))
+
+
+def test_scanning_keeps_no_descriptor_open(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b/1.jpg", "b/c/1.jpg"):
+        write(tmp_path / name)
+    before = open_descriptors()
+    for _ in scan(ImageRoots([tmp_path]), str(tmp_path)):
+        assert open_descriptors() == before
