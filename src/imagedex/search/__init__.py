@@ -1,0 +1,6 @@
+"""Answering queries: encode, search one generation, rank, remember."""
+
+from imagedex.search.interfaces import QueryAnswer, Result
+from imagedex.search.service import QueryService
+
+__all__ = ["QueryAnswer", "QueryService", "Result"]

@@ -66,8 +66,9 @@ class IndexFiles(Protocol):
         """Publish a new generation and return its manifest.
 
         ``parts`` may be empty (only removals). Raises LeaseLost when a newer fence has published
-        or the current generation is not the expected one, FingerprintMismatch when the index holds vectors of another model, StorageError
-        when the storage fails; then the current generation is what it was.
+        or the current generation is not the expected one, FingerprintMismatch when the index
+        holds vectors of another model, StorageError when the storage fails; then the current
+        generation is what it was. Generations rise, but a number may be left out.
         """
         ...
 

@@ -1,0 +1,119 @@
+"""The generation of an index that answers queries now."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import structlog
+
+from imagedex.core.errors import FingerprintMismatch, ImagedexError, StorageError
+from imagedex.search.cache import LruCache
+from imagedex.search.interfaces import QueryAnswer
+from imagedex.search.validation import MAX_TOP_K
+from imagedex.segments import IndexFiles, Manifest, OpenGeneration
+
+AnswerKey = tuple[str, int]  # Text exactly as given, top_k.
+
+# An answer's weight is its results. Answers of usual length all fit; those of 1,000 results
+# each would fill some hundred MB if only their number counted.
+_RESULTS_PER_ENTRY = 64
+_OPEN_ATTEMPTS = 5
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """An open generation with its answers: a new one begins without any."""
+
+    generation: OpenGeneration
+    answers: LruCache[AnswerKey, QueryAnswer]
+
+
+class LiveIndex:
+    """Serves the current generation of one index, and swaps it for a newer one.
+
+    ``serving`` is read without a lock; whoever read it may use it for as long as he likes.
+    """
+
+    def __init__(
+        self, files: IndexFiles, *, fingerprint: str, model_name: str, cache_entries: int
+    ) -> None:
+        self._files = files
+        self._fingerprint = fingerprint
+        self._model_name = model_name
+        self._cache_entries = cache_entries
+        self._serving: Serving | None = None
+        self._refreshing = threading.Lock()
+
+    @property
+    def serving(self) -> Serving | None:
+        """What answers now, None before the first generation was opened."""
+        return self._serving
+
+    def refresh(self) -> Serving | None:
+        """Open the current generation, unless it is open already, and serve it from now on.
+
+        It is searched once before it is served, so that the first query finds it warm. When it
+        cannot be opened, the error is logged and raised, and what was served still is.
+        Raises FingerprintMismatch, CorruptIndex, StorageError.
+        """
+        with self._refreshing:
+            try:
+                self._serving = self._open_current()
+            except ImagedexError as error:
+                _log.error(
+                    "generation_not_opened",
+                    index_prefix=str(self._files.index_prefix),
+                    serving=self._serving.generation.manifest.generation if self._serving else 0,
+                    reason=str(error),
+                )
+                raise
+            return self._serving
+
+    def _open_current(self) -> Serving | None:
+        manifest = self._files.current()
+        for _ in range(_OPEN_ATTEMPTS - 1):
+            try:
+                return self._open(manifest)
+            except StorageError:
+                # While it was being opened, its files may have been swept, newer generations
+                # having been published.
+                newer = self._files.current()
+                if newer == manifest:
+                    raise
+                manifest = newer
+        return self._open(manifest)
+
+    def _open(self, manifest: Manifest | None) -> Serving | None:
+        before = self._serving
+        if manifest is None:
+            if before is not None:
+                raise StorageError(
+                    f"There is no index at {str(self._files.index_prefix)!r} any more, where "
+                    f"generation {before.generation.manifest.generation} was; check that the "
+                    "storage is mounted and try again."
+                )
+            return None
+        if before is not None and before.generation.manifest == manifest:
+            return before
+        if manifest.fingerprint != self._fingerprint:
+            raise FingerprintMismatch(
+                f"The index at {str(self._files.index_prefix)!r} holds vectors of "
+                f"{manifest.model_name!r} ({manifest.fingerprint}) but queries are encoded by "
+                f"{self._model_name!r} ({self._fingerprint}); use that model or another index "
+                "prefix."
+            )
+        generation = self._files.open(manifest, before.generation if before else None)
+        generation.search(_any_unit_vector(manifest.dim), 1)
+        answers = LruCache[AnswerKey, QueryAnswer](
+            max_entries=self._cache_entries,
+            max_weight=max(self._cache_entries * _RESULTS_PER_ENTRY, 1 + MAX_TOP_K),
+        )
+        return Serving(generation, answers)
+
+
+def _any_unit_vector(dim: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    return np.full(dim, dim**-0.5, dtype=np.float32)

@@ -1,0 +1,171 @@
+"""Answers to text queries."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imagedex.core.errors import ModelError
+from imagedex.core.ids import image_id_of
+from imagedex.embedding.interfaces import TextEncoder
+from imagedex.search.cache import LruCache
+from imagedex.search.interfaces import QueryAnswer, Result
+from imagedex.search.live import LiveIndex, Serving
+from imagedex.search.validation import require_valid_query
+from imagedex.segments import Hits, IndexFiles
+
+_CHECK_TEXT = "a photo"
+
+
+class QueryService:
+    """Answers queries over the indexes of one embedding model. Safe to call from several threads.
+
+    A query takes one generation and keeps it to its end; it waits for no refresh, except for
+    the first one of its index.
+    """
+
+    def __init__(
+        self,
+        *,
+        files_of: Callable[[Path], IndexFiles],
+        encoder: TextEncoder,
+        model_name: str,
+        fingerprint: str,
+        dim: int,
+        cache_entries: int,
+    ) -> None:
+        """Take what opens an index prefix and what encodes texts.
+
+        ``cache_entries`` bounds the answers kept for each index, and the text vectors kept.
+        """
+        self._files_of = files_of
+        self._encoder = encoder
+        self._model_name = model_name
+        self._fingerprint = fingerprint
+        self._dim = dim
+        self._cache_entries = cache_entries
+        self._text_vectors = LruCache[str, NDArray[np.float32]](
+            max_entries=cache_entries, max_weight=cache_entries
+        )
+        self._live: dict[Path, LiveIndex] = {}
+        self._live_lock = threading.Lock()
+
+    def query(self, index_prefix: Path, text: str, top_k: int) -> QueryAnswer:
+        """Answer a text query from the generation that is served when it begins.
+
+        Raises InvalidRequest; FingerprintMismatch, CorruptIndex, StorageError when the index
+        is used for the first time and cannot be opened; ModelError.
+        """
+        started = time.perf_counter()
+        require_valid_query(text, top_k)
+        serving = self._serving(index_prefix)
+        if serving is None:
+            return self._answer(text, None, (), started)
+        key = (text, top_k)
+        known = serving.answers.get(key)
+        if known is not None:
+            elapsed = time.perf_counter() - started
+            return replace(known, query_time_seconds=elapsed, is_cached=True)
+        hits = serving.generation.search(self._text_vector(text), top_k)
+        answer = self._answer(text, serving, _ranked(hits), started)
+        serving.answers.put(key, answer, weight=1 + len(answer.results))
+        return answer
+
+    def refresh(self, index_prefix: Path) -> int:
+        """Serve the current generation from now on, and return its number (0 for no index).
+
+        Queries that are under way end on the generation they began with. When it cannot be
+        opened, this raises (FingerprintMismatch, CorruptIndex, StorageError) and the
+        generation served before goes on answering.
+        """
+        serving = self._live_index(index_prefix).refresh()
+        return 0 if serving is None else serving.generation.manifest.generation
+
+    def check(self, index_prefix: Path) -> str:
+        """Encode a text and search with it, past all caches; return what was searched.
+
+        Raises what kept it from being done. An index without images passes.
+        """
+        vector = self._encode(_CHECK_TEXT)
+        serving = self._serving(index_prefix)
+        if serving is None:
+            return "nothing is indexed yet"
+        manifest = serving.generation.manifest
+        found = len(serving.generation.search(vector, 1).image_paths)
+        if found != min(1, manifest.images):
+            raise ModelError(
+                f"A search of generation {manifest.generation} with {manifest.images} images "
+                f"found {found}; start the server again, and rebuild the index if that is no help."
+            )
+        return f"generation {manifest.generation} of {manifest.images} images"
+
+    def _live_index(self, index_prefix: Path) -> LiveIndex:
+        with self._live_lock:
+            live = self._live.get(index_prefix)
+            if live is None:
+                live = self._live[index_prefix] = LiveIndex(
+                    self._files_of(index_prefix),
+                    fingerprint=self._fingerprint,
+                    model_name=self._model_name,
+                    cache_entries=self._cache_entries,
+                )
+            return live
+
+    def _serving(self, index_prefix: Path) -> Serving | None:
+        live = self._live_index(index_prefix)
+        serving = live.serving
+        if serving is None:
+            serving = live.refresh()
+        if serving is None:
+            # Whoever asks for many places without an index must not fill the memory.
+            with self._live_lock:
+                if self._live.get(index_prefix) is live:
+                    del self._live[index_prefix]
+        return serving
+
+    def _text_vector(self, text: str) -> NDArray[np.float32]:
+        vector = self._text_vectors.get(text)
+        if vector is None:
+            vector = self._encode(text)
+            self._text_vectors.put(text, vector)
+        return vector
+
+    def _encode(self, text: str) -> NDArray[np.float32]:
+        vectors = self._encoder.encode_texts([text])
+        if vectors.shape != (1, self._dim) or not np.isfinite(vectors).all():
+            raise ModelError(
+                f"The model {self._model_name!r} gave a vector of shape {vectors.shape}, or with "
+                f"values that are not finite, expected (1, {self._dim}); set the model up again."
+            )
+        # A copy, so that the cache keeps one vector and not the encoder's whole batch.
+        vector: NDArray[np.float32] = vectors[0].astype(np.float32, copy=True)
+        return vector
+
+    def _answer(
+        self, text: str, serving: Serving | None, results: tuple[Result, ...], started: float
+    ) -> QueryAnswer:
+        manifest = serving.generation.manifest if serving is not None else None
+        return QueryAnswer(
+            query=text,
+            results=results,
+            query_time_seconds=time.perf_counter() - started,
+            total_images=manifest.images if manifest else 0,
+            model_name=self._model_name,
+            generation=manifest.generation if manifest else 0,
+            is_cached=False,
+        )
+
+
+def _ranked(hits: Hits) -> tuple[Result, ...]:
+    # Rounding can take the product of two unit vectors a little beyond 1.
+    scores = np.clip(hits.scores, -1.0, 1.0).tolist()
+    return tuple(
+        Result(rank=rank, score=score, image_path=path, image_id=image_id_of(path))
+        for rank, (score, path) in enumerate(zip(scores, hits.image_paths, strict=True), start=1)
+    )

@@ -1,0 +1,247 @@
+"""Parquet files of images and of tombstones; the only module that imports Arrow.
+
+A file of images holds all that is worth keeping of them, so that an index can be made again
+from these files alone. Its columns are ``image_path``, ``content_hash``, ``size`` (bytes),
+``mtime_ns``, ``width``, ``height``, ``format`` and ``vector`` (a list of ``dim`` float32). Its
+metadata has ``imagedex.version`` and what the writer adds, such as the model's fingerprint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from imagedex.core.errors import CorruptIndex, StorageError
+from imagedex.core.images import FileStamp, ImageFacts
+from imagedex.segments.durable import HashingFile, storage_errors
+from imagedex.segments.records import Part
+
+VERSION = "1"
+
+_METADATA_PREFIX = "imagedex."
+_ROWS_PER_GROUP = 32_768
+_ROWS_PER_BATCH = 8_192
+_FACT_FIELDS = (
+    pa.field("image_path", pa.string(), nullable=False),
+    pa.field("content_hash", pa.string(), nullable=False),
+    pa.field("size", pa.int64(), nullable=False),
+    pa.field("mtime_ns", pa.int64(), nullable=False),
+    pa.field("width", pa.int32(), nullable=False),
+    pa.field("height", pa.int32(), nullable=False),
+    pa.field("format", pa.string(), nullable=False),
+)
+_FACT_NAMES = [field.name for field in _FACT_FIELDS]
+_TOMBSTONE_SCHEMA = pa.schema(
+    [
+        pa.field("segment", pa.int64(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+    ]
+)
+
+
+class PathColumn:
+    """The image paths of a segment in row order, kept in one block rather than as objects."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def take(self, rows: NDArray[np.int64]) -> list[str]:
+        """Return the paths of these rows, in the order of ``rows``."""
+        paths: list[str] = self._array.take(pa.array(rows)).to_pylist()
+        return paths
+
+
+class ImageTable:
+    """Facts and vectors of images, row by row, in memory. Immutable."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+
+    @classmethod
+    def from_part(cls, part: Part) -> ImageTable:
+        """Make a table of a part whose shapes and types are right."""
+        count, dim = part.vectors.shape
+        facts = part.facts
+        columns = [
+            [fact.image_path for fact in facts],
+            [fact.content_hash for fact in facts],
+            [fact.stamp.size for fact in facts],
+            [fact.stamp.mtime_ns for fact in facts],
+            [fact.width for fact in facts],
+            [fact.height for fact in facts],
+            [fact.format for fact in facts],
+        ]
+        arrays = [
+            pa.array(values, field.type)
+            for values, field in zip(columns, _FACT_FIELDS, strict=True)
+        ]
+        flat = pa.array(np.ascontiguousarray(part.vectors).reshape(count * dim))
+        schema = _image_schema(dim)
+        arrays.append(pa.FixedSizeListArray.from_arrays(flat, type=schema.field("vector").type))
+        return cls(pa.Table.from_arrays(arrays, schema=schema))
+
+    @classmethod
+    def concatenate(cls, tables: Sequence[ImageTable]) -> ImageTable:
+        """Join tables of the same dim, in order."""
+        joined = pa.concat_tables([table._table for table in tables])  # noqa: SLF001 - its own.
+        return cls(joined.combine_chunks())
+
+    @property
+    def rows(self) -> int:
+        """The number of images."""
+        rows: int = self._table.num_rows
+        return rows
+
+    @property
+    def dim(self) -> int:
+        """The length of the vectors."""
+        dim: int = self._table.schema.field("vector").type.list_size
+        return dim
+
+    def image_paths(self) -> list[str]:
+        """Return the image paths, in row order."""
+        paths: list[str] = self._table.column("image_path").to_pylist()
+        return paths
+
+    def vectors(self) -> NDArray[np.float32]:
+        """Return the vectors: float32, shape (rows, dim), read-only, a view where possible."""
+        flat = self._table.column("vector").combine_chunks()
+        array: NDArray[np.float32] = np.asarray(flat.flatten()).reshape(self.rows, self.dim)
+        return array
+
+    def write_to(self, file: HashingFile, metadata: Mapping[str, str]) -> None:
+        """Write a Parquet file with this metadata."""
+        described = {_METADATA_PREFIX + key: value for key, value in metadata.items()}
+        described[_METADATA_PREFIX + "version"] = VERSION
+        # Vectors do not compress, and nobody asks for the least and greatest of them.
+        pq.write_table(
+            self._table.replace_schema_metadata(described),
+            file,
+            row_group_size=_ROWS_PER_GROUP,
+            compression=dict.fromkeys(_FACT_NAMES, "zstd"),
+            use_dictionary=["format"],
+            write_statistics=_FACT_NAMES,
+            write_page_checksum=True,
+        )
+
+
+def read_images(path: Path) -> ImageTable:
+    """Return all that a file of images holds. Raises CorruptIndex, StorageError."""
+    with _reading(path), _image_file(path) as file:
+        return ImageTable(file.read(use_threads=False))
+
+
+def read_paths(path: Path) -> PathColumn:
+    """Return the image paths of a file of images. Raises CorruptIndex, StorageError."""
+    with _reading(path), _image_file(path) as file:
+        table = file.read(columns=["image_path"], use_threads=False)
+        return PathColumn(table.column("image_path").combine_chunks())
+
+
+def read_facts(path: Path) -> Iterator[ImageFacts]:
+    """Yield what a file records of its images, in row order. Raises CorruptIndex, StorageError."""
+    with _reading(path), _image_file(path) as file:
+        for batch in file.iter_batches(_ROWS_PER_BATCH, columns=_FACT_NAMES, use_threads=False):
+            columns = (batch.column(name).to_pylist() for name in _FACT_NAMES)
+            for image_path, content_hash, size, mtime_ns, width, height, kind in zip(
+                *columns, strict=True
+            ):
+                yield ImageFacts(
+                    image_path=image_path,
+                    content_hash=content_hash,
+                    stamp=FileStamp(size=size, mtime_ns=mtime_ns),
+                    width=width,
+                    height=height,
+                    format=kind,
+                )
+
+
+def write_tombstones(
+    file: HashingFile, segments: NDArray[np.int64], rows: NDArray[np.int64]
+) -> None:
+    """Write a file of tombstones: row ``rows[i]`` of segment ``segments[i]`` counts no longer."""
+    table = pa.Table.from_arrays([pa.array(segments), pa.array(rows)], schema=_TOMBSTONE_SCHEMA)
+    pq.write_table(
+        table.replace_schema_metadata({_METADATA_PREFIX + "version": VERSION}),
+        file,
+        compression="zstd",
+        write_page_checksum=True,
+    )
+
+
+def read_tombstones(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return segments and rows of a file of tombstones. Raises CorruptIndex, StorageError."""
+    with _reading(path), _open(path) as file:
+        _require_schema(file, _TOMBSTONE_SCHEMA)
+        table = file.read(use_threads=False)
+        return (
+            table.column("segment").to_numpy().astype(np.int64),
+            table.column("row").to_numpy().astype(np.int64),
+        )
+
+
+def _image_schema(dim: int) -> Any:
+    element = pa.field("element", pa.float32(), nullable=False)
+    vector = pa.field("vector", pa.list_(element, dim), nullable=False)
+    return pa.schema([*_FACT_FIELDS, vector])
+
+
+def _open(path: Path) -> Any:
+    # Read by ordinary calls: a share that goes away gives an error, where a memory map would
+    # give SIGBUS.
+    return pq.ParquetFile(str(path), page_checksum_verification=True)
+
+
+def _image_file(path: Path) -> Any:
+    file = _open(path)
+    fields = file.schema_arrow
+    vector = fields.field("vector").type if "vector" in fields.names else None
+    if vector is None or not pa.types.is_fixed_size_list(vector):
+        raise ValueError("it has no column 'vector' of lists of one length")
+    _require_schema(file, _image_schema(vector.list_size))
+    return file
+
+
+def _require_schema(file: Any, expected: Any) -> None:
+    found = file.schema_arrow
+    version = (found.metadata or {}).get(f"{_METADATA_PREFIX}version".encode())
+    if version != VERSION.encode():
+        raise ValueError(f"it has version {version!r}, expected {VERSION!r}")
+    if not found.equals(expected):
+        raise ValueError(f"its columns are {found.names}, not of the types expected")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        with storage_errors("read", path):
+            try:
+                yield
+            except FileNotFoundError as error:
+                raise _corrupt(path, "it is missing") from error
+            except OSError as error:
+                # Arrow uses OSError without a number for what it cannot decode.
+                if error.errno is None:
+                    raise _corrupt(path, str(error)) from error
+                raise
+    except (StorageError, MemoryError):
+        raise
+    except (pa.ArrowException, ValueError, KeyError) as error:
+        raise _corrupt(path, str(error)) from error
+
+
+def _corrupt(path: Path, reason: str) -> CorruptIndex:
+    return CorruptIndex(
+        f"The Parquet file {str(path)!r} is damaged ({reason}); restore it from a copy of the "
+        "index, or index its images again."
+    )

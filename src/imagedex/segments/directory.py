@@ -1,0 +1,109 @@
+"""The files of an index in a directory, on a local disk or a share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from imagedex.core.errors import CorruptIndex
+from imagedex.core.images import ImageFacts, RowLocation
+from imagedex.segments import _parquet, layout
+from imagedex.segments.durable import make_directory, storage_errors
+from imagedex.segments.generation import DirectoryGeneration, open_segment
+from imagedex.segments.interfaces import Commit, OpenGeneration
+from imagedex.segments.lock import PublishLock
+from imagedex.segments.parts import part_path, write_part
+from imagedex.segments.published import read_published
+from imagedex.segments.publishing import Publication
+from imagedex.segments.records import Manifest, Part, SegmentEntry, TombstoneEntry
+from imagedex.segments.sweeping import sweep
+from imagedex.segments.tombstones import TombstoneFiles, Tombstones, add_tombstones
+
+
+class DirectoryIndexFiles:
+    """``IndexFiles`` in a directory. Safe to call from several threads and processes.
+
+    The directory need not exist before something is written. Its file system must have hard
+    links, atomic renames and ``flock``, as local ones and NFS do.
+    """
+
+    def __init__(self, index_prefix: Path, *, lock_wait_seconds: float = 30.0) -> None:
+        self._index_prefix = index_prefix
+        self._lock = PublishLock(index_prefix / layout.LOCK, wait_seconds=lock_wait_seconds)
+        self._tombstones = TombstoneFiles(index_prefix)
+
+    @property
+    def index_prefix(self) -> Path:
+        """The directory."""
+        return self._index_prefix
+
+    def current(self) -> Manifest | None:
+        """Return the current generation's manifest, or None while there is none."""
+        return read_published(self._index_prefix)
+
+    def write_part(self, job_id: str, chunk: int, fence: int, part: Part) -> str:
+        """Write a part file durably and atomically; return its name below the prefix."""
+        return write_part(self._index_prefix, job_id, chunk, fence, part)
+
+    def has_part(self, name: str) -> bool:
+        """Say whether a part file is there. Raises StorageError when the storage cannot tell."""
+        path = part_path(self._index_prefix, name)
+        with storage_errors("look for", path):
+            return path.is_file()
+
+    def read_part_paths(self, name: str) -> list[str]:
+        """Return the image paths of a part file, in row order."""
+        return [
+            facts.image_path for facts in _parquet.read_facts(part_path(self._index_prefix, name))
+        ]
+
+    def commit(self, commit: Commit) -> Manifest:
+        """Publish a new generation and return its manifest; see ``IndexFiles.commit``.
+
+        Raises ValueError when the parts hold an image twice or a removed row does not exist,
+        CorruptIndex when a part is damaged, StorageError also when the lock stays taken.
+        """
+        if commit.expected_generation == 0:
+            # Any later one has a directory; where it is missing, a share is not mounted, and
+            # a new index must not begin in its place.
+            make_directory(self._index_prefix)
+        with self._lock.held():
+            return Publication(self._index_prefix, commit, self._tombstones).publish()
+
+    def read_facts(self, segment: SegmentEntry) -> Iterator[tuple[RowLocation, ImageFacts]]:
+        """Yield what a published segment records of its images, in row order."""
+        path = self._index_prefix / segment.parquet.name
+        rows = 0
+        for row, facts in enumerate(_parquet.read_facts(path)):
+            yield RowLocation(segment.number, row), facts
+            rows = row + 1
+        if rows != segment.rows:
+            raise CorruptIndex(
+                f"The file {str(path)!r} has {rows} rows but its manifest expects "
+                f"{segment.rows}; restore it from a copy of the index."
+            )
+
+    def read_tombstones(self, tombstones: Sequence[TombstoneEntry]) -> set[RowLocation]:
+        """Return the rows that no longer count, according to these files."""
+        return add_tombstones(self._index_prefix, Tombstones({}), tombstones).locations()
+
+    def open(self, manifest: Manifest, previous: OpenGeneration | None) -> DirectoryGeneration:
+        """Open a generation for searching; segments that ``previous`` holds are shared with it.
+
+        The files of each other segment are compared with their checksums. Vectors are mapped
+        from the Faiss file, paths are read. Raises CorruptIndex, StorageError.
+        """
+        known = previous if isinstance(previous, DirectoryGeneration) else None
+        segments = tuple(
+            (known.segment(entry) if known is not None else None)
+            or open_segment(self._index_prefix, entry, dim=manifest.dim)
+            for entry in manifest.segments
+        )
+        return DirectoryGeneration(manifest, segments, self._tombstones.of(manifest.tombstones))
+
+    def sweep(self, *, keep_jobs: Sequence[str]) -> int:
+        """Delete what no generation needs and return the number of files."""
+        if not self._index_prefix.is_dir():
+            return 0
+        with self._lock.held():
+            return sweep(self._index_prefix, self.current(), frozenset(keep_jobs))

@@ -1,0 +1,87 @@
+"""How the files below an index prefix are named.
+
+::
+
+    CURRENT                            which manifest counts; replaced by rename
+    LOCK                               held while a generation is published
+    manifests/GENERATION-FENCE.json    immutable
+    segments/NUMBER-FENCE.parquet      immutable, the durable asset
+    segments/NUMBER-FENCE.faiss        immutable, can be made again from the Parquet file
+    tombstones/GENERATION-FENCE.parquet  immutable
+    parts/JOB/CHUNK-FENCE.parquet      what a chunk left, until it is committed
+
+Every name carries the fence of the owner that wrote it, so an owner that was replaced and wakes
+up cannot write over the files of its successor. While a file is being written its name has a
+random part and the suffix ``.tmp``.
+"""
+
+from __future__ import annotations
+
+import re
+
+CURRENT = "CURRENT"
+LOCK = "LOCK"
+MANIFESTS = "manifests"
+SEGMENTS = "segments"
+TOMBSTONES = "tombstones"
+PARTS = "parts"
+TEMPORARY_SUFFIX = ".tmp"
+
+_MANIFEST = re.compile(r"manifests/(\d{8,18})-(\d{1,18})\.json")
+_SEGMENT = re.compile(r"segments/(\d{8,18})-\d{1,18}\.(parquet|faiss)")
+_TOMBSTONE = re.compile(r"tombstones/(\d{8,18})-\d{1,18}\.parquet")
+_PART = re.compile(r"parts/([A-Za-z0-9_-]{1,100})/\d{6,18}-\d{1,18}\.parquet")
+_JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
+
+
+def manifest_name(generation: int, fence: int) -> str:
+    """Name the manifest of a generation."""
+    return f"{MANIFESTS}/{generation:08d}-{fence}.json"
+
+
+def parquet_name(segment: int, fence: int) -> str:
+    """Name the Parquet file of a segment."""
+    return f"{SEGMENTS}/{segment:08d}-{fence}.parquet"
+
+
+def faiss_name(segment: int, fence: int) -> str:
+    """Name the Faiss file of a segment."""
+    return f"{SEGMENTS}/{segment:08d}-{fence}.faiss"
+
+
+def tombstone_name(generation: int, fence: int) -> str:
+    """Name the file of the tombstones that a generation adds."""
+    return f"{TOMBSTONES}/{generation:08d}-{fence}.parquet"
+
+
+def part_name(job_id: str, chunk: int, fence: int) -> str:
+    """Name the part file of a chunk. Raises ValueError for what cannot be part of a name."""
+    if not _JOB_ID.fullmatch(job_id):
+        raise ValueError(f"Job id {job_id!r} cannot name a directory; expected letters and digits.")
+    if chunk < 0 or fence < 0:
+        raise ValueError(f"Chunk {chunk} and fence {fence} must not be negative.")
+    return f"{PARTS}/{job_id}/{chunk:06d}-{fence}.parquet"
+
+
+def generation_of_manifest(name: str) -> int | None:
+    """Return the generation that a manifest's name tells, or None when it names no manifest."""
+    match = _MANIFEST.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def number_of_segment(name: str) -> int | None:
+    """Return the number that the name of a segment's file tells, or None for other names."""
+    match = _SEGMENT.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def generation_of_tombstones(name: str) -> int | None:
+    """Return the generation that a tombstone file's name tells, or None for other names."""
+    match = _TOMBSTONE.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def job_of_part(name: str) -> str | None:
+    """Return the job that a part's name tells, or None when it names no part."""
+    match = _PART.fullmatch(name)
+    return match[1] if match else None

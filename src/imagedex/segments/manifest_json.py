@@ -1,0 +1,213 @@
+"""Manifests as JSON: versioned, written canonically, read strictly."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypeVar
+
+from imagedex.core.errors import CorruptIndex
+from imagedex.core.times import iso_z
+from imagedex.segments import layout
+from imagedex.segments.records import FileEntry, Manifest, SegmentEntry, TombstoneEntry
+
+VERSION = 1
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_EntryT = TypeVar("_EntryT")
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Return the bytes of a manifest file; equal manifests give equal bytes.
+
+    ``created_at`` is kept to the millisecond.
+    """
+    document = {
+        "version": VERSION,
+        "generation": manifest.generation,
+        "fence": manifest.fence,
+        "model_name": manifest.model_name,
+        "fingerprint": manifest.fingerprint,
+        "dim": manifest.dim,
+        "created_at": iso_z(manifest.created_at),
+        "images": manifest.images,
+        "next_segment": manifest.next_segment,
+        "segments": [
+            {
+                "number": segment.number,
+                "generation": segment.generation,
+                "rows": segment.rows,
+                "parquet": _encode_file(segment.parquet),
+                "faiss": _encode_file(segment.faiss),
+                "job_id": segment.job_id,
+                "chunks": list(segment.chunks),
+            }
+            for segment in manifest.segments
+        ],
+        "tombstones": [
+            {
+                "generation": entry.generation,
+                "file": _encode_file(entry.file),
+                "rows": entry.rows,
+            }
+            for entry in manifest.tombstones
+        ],
+    }
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def decode_manifest(data: bytes, name: str) -> Manifest:
+    """Return the manifest that a file holds.
+
+    Raises CorruptIndex, naming the file, unless every field is there, has its type and agrees
+    with the others. ``name`` is the file's name below the index prefix.
+    """
+    try:
+        document = json.loads(data)
+        version = document["version"] if isinstance(document, dict) else None
+        if version != VERSION:
+            raise CorruptIndex(
+                f"The manifest {name!r} has version {version!r} but this release of Imagedex "
+                f"reads version {VERSION}; use the release that wrote it."
+            )
+        manifest = _decode(_Fields(document, "manifest"))
+        _require_consistent(manifest, name)
+    except (ValueError, KeyError, RecursionError) as error:
+        raise CorruptIndex(
+            f"The manifest {name!r} is damaged ({error}); restore it from a copy of the index, "
+            "or rebuild the index from its Parquet files."
+        ) from error
+    return manifest
+
+
+class _Fields:
+    """The members of a JSON object, each of which must be taken exactly once."""
+
+    def __init__(self, document: object, where: str) -> None:
+        if not isinstance(document, dict):
+            raise ValueError(f"{where} is {document!r}, expected an object")
+        self._left: dict[str, Any] = dict(document)
+        self._where = where
+
+    def _take(self, key: str, kind: type) -> Any:
+        if key not in self._left:
+            raise ValueError(f"{self._where} has no {key!r}")
+        value = self._left.pop(key)
+        if type(value) is not kind:  # isinstance() would take True for a number.
+            raise ValueError(f"{key!r} of {self._where} is {value!r}, expected {kind.__name__}")
+        return value
+
+    def count(self, key: str, *, least: int = 0) -> int:
+        value: int = self._take(key, int)
+        if value < least:
+            raise ValueError(f"{key!r} of {self._where} is {value}, expected at least {least}")
+        return value
+
+    def text(self, key: str) -> str:
+        value: str = self._take(key, str)
+        return value
+
+    def fields(self, key: str) -> _Fields:
+        return _Fields(self._take(key, dict), f"{key!r} of {self._where}")
+
+    def each(self, key: str, decode: Callable[[_Fields], _EntryT]) -> tuple[_EntryT, ...]:
+        values = self._take(key, list)
+        return tuple(
+            decode(_Fields(value, f"{key}[{i}] of {self._where}")) for i, value in enumerate(values)
+        )
+
+    def counts(self, key: str) -> tuple[int, ...]:
+        values = self._take(key, list)
+        if not all(type(value) is int and value >= 0 for value in values):
+            raise ValueError(f"{key!r} of {self._where} is {values!r}, expected whole numbers")
+        return tuple(values)
+
+    def end(self) -> None:
+        if self._left:
+            raise ValueError(f"{self._where} has unknown members {sorted(self._left)}")
+
+
+def _decode(fields: _Fields) -> Manifest:
+    fields.count("version")
+    manifest = Manifest(
+        generation=fields.count("generation", least=1),
+        fence=fields.count("fence"),
+        model_name=fields.text("model_name"),
+        fingerprint=fields.text("fingerprint"),
+        dim=fields.count("dim", least=1),
+        created_at=_decode_moment(fields.text("created_at")),
+        images=fields.count("images"),
+        next_segment=fields.count("next_segment", least=1),
+        segments=fields.each("segments", _decode_segment),
+        tombstones=fields.each("tombstones", _decode_tombstone),
+    )
+    fields.end()
+    return manifest
+
+
+def _decode_segment(fields: _Fields) -> SegmentEntry:
+    entry = SegmentEntry(
+        number=fields.count("number", least=1),
+        generation=fields.count("generation", least=1),
+        rows=fields.count("rows", least=1),
+        parquet=_decode_file(fields.fields("parquet")),
+        faiss=_decode_file(fields.fields("faiss")),
+        job_id=fields.text("job_id"),
+        chunks=fields.counts("chunks"),
+    )
+    fields.end()
+    for file, suffix in ((entry.parquet, ".parquet"), (entry.faiss, ".faiss")):
+        if layout.number_of_segment(file.name) != entry.number or not file.name.endswith(suffix):
+            raise ValueError(f"{file.name!r} cannot be the {suffix} file of {entry.number}")
+    return entry
+
+
+def _decode_tombstone(fields: _Fields) -> TombstoneEntry:
+    entry = TombstoneEntry(
+        generation=fields.count("generation", least=1),
+        file=_decode_file(fields.fields("file")),
+        rows=fields.count("rows", least=1),
+    )
+    fields.end()
+    if layout.generation_of_tombstones(entry.file.name) != entry.generation:
+        raise ValueError(f"{entry.file.name!r} cannot hold tombstones of {entry.generation}")
+    return entry
+
+
+def _encode_file(entry: FileEntry) -> dict[str, object]:
+    return {"name": entry.name, "bytes": entry.bytes, "sha256": entry.sha256}
+
+
+def _decode_file(fields: _Fields) -> FileEntry:
+    entry = FileEntry(
+        name=fields.text("name"), bytes=fields.count("bytes"), sha256=fields.text("sha256")
+    )
+    fields.end()
+    if not _SHA256.fullmatch(entry.sha256):
+        raise ValueError(f"{entry.sha256!r} is not a SHA-256")
+    return entry
+
+
+def _decode_moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no time zone")
+    return moment
+
+
+def _require_consistent(manifest: Manifest, name: str) -> None:
+    if layout.generation_of_manifest(name) != manifest.generation:
+        raise ValueError(f"it describes generation {manifest.generation}")
+    numbers = [segment.number for segment in manifest.segments]
+    if numbers != sorted(set(numbers)) or (numbers and numbers[-1] >= manifest.next_segment):
+        raise ValueError(f"its segments {numbers} do not rise below {manifest.next_segment}")
+    generations = [segment.generation for segment in manifest.segments]
+    generations += [entry.generation for entry in manifest.tombstones]
+    if max(generations, default=0) > manifest.generation:
+        raise ValueError(f"it lists a file of generation {max(generations)}")
+    rows = sum(segment.rows for segment in manifest.segments)
+    gone = sum(entry.rows for entry in manifest.tombstones)
+    if manifest.images != rows - gone:
+        raise ValueError(f"it counts {manifest.images} images in {rows} rows, {gone} of them gone")

@@ -1,0 +1,89 @@
+"""What chunks leave on the index's storage until it is committed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from imagedex.core.errors import CorruptIndex
+from imagedex.segments import layout
+from imagedex.segments._parquet import ImageTable, read_images
+from imagedex.segments.durable import make_directory, replace_file
+from imagedex.segments.records import Part
+
+_LENGTH_TOLERANCE = 1e-3
+
+
+def write_part(index_prefix: Path, job_id: str, chunk: int, fence: int, part: Part) -> str:
+    """Write a part file durably and atomically; return its name below the prefix.
+
+    The same chunk run again under the same fence replaces its file. Raises ValueError when
+    the vectors cannot be stored, StorageError when the storage fails.
+    """
+    name = layout.part_name(job_id, chunk, fence)
+    _require_valid(part)
+    table = ImageTable.from_part(part)
+    path = index_prefix / name
+    make_directory(path.parent)
+    metadata = {"job_id": job_id, "chunk": str(chunk), "fence": str(fence)}
+    replace_file(path, lambda file: table.write_to(file, metadata))
+    return name
+
+
+def read_parts(index_prefix: Path, names: Sequence[str], *, dim: int) -> ImageTable | None:
+    """Return the rows of part files, in order; None when there are none.
+
+    Raises CorruptIndex for a part that is missing, damaged or of another dim, and ValueError
+    when an image is in them twice.
+    """
+    tables = []
+    for name in names:
+        table = read_images(part_path(index_prefix, name))
+        if table.dim != dim:
+            raise CorruptIndex(
+                f"Part file {name!r} has vectors of length {table.dim} but the commit expects "
+                f"{dim}; run its chunk again."
+            )
+        tables.append(table)
+    if sum(table.rows for table in tables) == 0:
+        return None
+    images = ImageTable.concatenate(tables)
+    _require_unique(images.image_paths())
+    return images
+
+
+def part_path(index_prefix: Path, name: str) -> Path:
+    """Return where a part file lies. Raises ValueError when the name is not one of a part."""
+    if layout.job_of_part(name) is None:
+        raise ValueError(f"{name!r} does not name a part file.")
+    return index_prefix / name
+
+
+def _require_valid(part: Part) -> None:
+    vectors = part.vectors
+    if vectors.ndim != 2 or vectors.dtype != np.float32 or vectors.shape[1] == 0:
+        raise ValueError(
+            f"The vectors of a part are {vectors.dtype} of shape {vectors.shape}, expected "
+            "float32 of shape (images, dim)."
+        )
+    if len(vectors) != len(part.facts):
+        raise ValueError(f"A part has {len(part.facts)} images but {len(vectors)} vectors.")
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    # Not-a-number fails this comparison too.
+    wrong = np.flatnonzero(~(np.abs(lengths - 1) <= _LENGTH_TOLERANCE))
+    if len(wrong):
+        first = int(wrong[0])
+        raise ValueError(
+            f"The vector of {part.facts[first].image_path!r} has length {lengths[first]}, "
+            "expected 1; normalise vectors before they are stored."
+        )
+    _require_unique(fact.image_path for fact in part.facts)
+
+
+def _require_unique(image_paths: Iterable[str]) -> None:
+    repeated = [path for path, times in Counter(image_paths).items() if times > 1]
+    if repeated:
+        raise ValueError(f"{len(repeated)} images are given twice, the first is {repeated[0]!r}.")

@@ -1,0 +1,59 @@
+"""The generation that counts now."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from imagedex.core.errors import CorruptIndex
+from imagedex.segments.durable import storage_errors
+from imagedex.segments.manifest_json import decode_manifest
+from imagedex.segments.pointer import Pointer, read_pointer
+from imagedex.segments.records import Manifest
+
+
+def read_published(index_prefix: Path) -> Manifest | None:
+    """Return the current generation's manifest, or None while there is none.
+
+    Takes no lock: publishing and sweeping at the same time do no harm. Raises CorruptIndex,
+    StorageError.
+    """
+    pointer = read_pointer(index_prefix)
+    while pointer is not None:
+        try:
+            return read_pointed(index_prefix, pointer)
+        except FileNotFoundError as error:
+            # It may have been replaced, and swept, since CURRENT was read.
+            newer = read_pointer(index_prefix)
+            if newer == pointer:
+                raise CorruptIndex(
+                    f"The manifest {pointer.manifest!r} that CURRENT names is missing below "
+                    f"{str(index_prefix)!r}; restore it from a copy of the index, or rebuild "
+                    "the index from its Parquet files."
+                ) from error
+            pointer = newer
+    return None
+
+
+def read_pointed(index_prefix: Path, pointer: Pointer) -> Manifest | None:
+    """Return the manifest that a pointer names, None when it names none.
+
+    Raises FileNotFoundError when it is not there, CorruptIndex, StorageError.
+    """
+    if pointer.manifest is None:
+        return None
+    path = index_prefix / pointer.manifest
+    with storage_errors("read", path):
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            data = None
+    if data is None:
+        raise FileNotFoundError(path)
+    sha256 = hashlib.sha256(data).hexdigest()
+    if sha256 != pointer.sha256:
+        raise CorruptIndex(
+            f"The manifest {str(path)!r} has SHA-256 {sha256} but CURRENT expects "
+            f"{pointer.sha256}; restore both from a copy of the index, or rebuild the index."
+        )
+    return decode_manifest(data, pointer.manifest)

@@ -1,0 +1,43 @@
+"""Processes for tests that kill them."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+
+import pytest
+
+from support.committing import StartProcess
+
+
+@pytest.fixture(scope="session")
+def _context() -> ForkServerContext:
+    """Return a server of fresh processes that has imported what they need."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["support.committing", "imagedex.testing.index_files"])
+    return context
+
+
+@pytest.fixture
+def start_process(_context: ForkServerContext) -> Iterator[StartProcess]:
+    """Start ``target(*arguments, reports)`` in a process of its own, ended with the test."""
+    started: list[tuple[ForkServerProcess, Connection]] = []
+
+    def start(
+        target: Callable[..., None], *arguments: object
+    ) -> tuple[ForkServerProcess, Connection]:
+        mine, theirs = _context.Pipe(duplex=False)
+        process = _context.Process(target=target, args=(*arguments, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        started.append((process, mine))
+        return process, mine
+
+    yield start
+    for process, reports in started:
+        process.kill()
+        process.join()
+        process.close()
+        reports.close()

@@ -1,0 +1,79 @@
+"""Storage that fails in the middle of a commit: the old generation stands, and work goes on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from imagedex.core.errors import StorageError
+from imagedex.segments import DirectoryIndexFiles
+from imagedex.testing.index_files import assert_holds, make_part, unit_vectors
+from support.committing import (
+    DIM,
+    StartProcess,
+    commit_step,
+    commit_steps,
+    commit_with_file_size_limits,
+    fail_at_each_file_operation,
+    images_after,
+    step_of,
+)
+
+
+def test_each_single_file_operation_of_a_commit_may_fail(
+    tmp_path: Path, start_process: StartProcess
+) -> None:
+    template = tmp_path / "template"
+    for step in (1, 2):
+        commit_step(DirectoryIndexFiles(template), step)
+    _, reports = start_process(fail_at_each_file_operation, template, tmp_path / "scratch")
+    assert reports.recv() > 20
+
+
+def test_files_that_may_not_grow_fail_the_commit_and_no_more(
+    tmp_path: Path, start_process: StartProcess
+) -> None:
+    _, reports = start_process(commit_with_file_size_limits, tmp_path / "index")
+    failures = reports.recv()
+    files = DirectoryIndexFiles(tmp_path / "index")
+    step = step_of(files.current())
+    assert failures >= 5
+    assert step >= 5
+    assert_holds(files, images_after(step), dim=DIM)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a file system of 256 KiB."""
+    if os.geteuid() != 0:
+        pytest.skip("Only root can mount a small file system.")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "imagedex-test", str(disk)]
+    mounted = subprocess.run(command, check=False, capture_output=True, text=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"This machine does not let root mount: {mounted.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_full_disk_fails_the_commit_and_space_lets_it_go_on(small_disk: Path) -> None:
+    files = DirectoryIndexFiles(small_disk / "index")
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(100_000))
+    with pytest.raises(StorageError, match="free some space"):
+        commit_steps(files, 100)
+    step = step_of(files.current())
+    assert 0 < step < 100
+    assert_holds(files, images_after(step), dim=DIM)
+    images = {f"/{i}": vector for i, vector in enumerate(unit_vectors(2000, DIM))}
+    with pytest.raises(StorageError, match="free some space"):
+        files.write_part("job", 0, 1, make_part(images, dim=DIM))
+    assert not list(small_disk.rglob("*.tmp"))
+    ballast.unlink()
+    commit_step(files, step + 1)
+    assert_holds(files, images_after(step + 1), dim=DIM)

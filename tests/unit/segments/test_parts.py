@@ -1,0 +1,70 @@
+"""Part files: what may be in them and how they are replaced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imagedex.core.errors import CorruptIndex
+from imagedex.segments import DirectoryIndexFiles, Part
+from imagedex.testing.index_files import make_facts, make_part, unit_vectors
+
+_A, _B = unit_vectors(2, 6)
+_FACTS = (make_facts("/a"), make_facts("/b"))
+
+
+def test_a_part_is_named_by_job_chunk_and_fence(tmp_path: Path) -> None:
+    files = DirectoryIndexFiles(tmp_path)
+    name = files.write_part("idx_20251114_123456_7f3a", 12, 3, make_part({"/ä": _A}, dim=6))
+    assert name == "parts/idx_20251114_123456_7f3a/000012-3.parquet"
+    assert files.read_part_paths(name) == ["/ä"]
+    assert [path.name for path in (tmp_path / name).parent.iterdir()] == ["000012-3.parquet"]
+
+
+def test_a_chunk_that_runs_again_replaces_its_part(tmp_path: Path) -> None:
+    files = DirectoryIndexFiles(tmp_path)
+    first = files.write_part("job", 0, 1, make_part({"/a": _A}, dim=6))
+    second = files.write_part("job", 0, 1, make_part({"/b": _B}, dim=6))
+    assert first == second
+    assert files.read_part_paths(second) == ["/b"]
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        (Part(_FACTS, np.array([_A])), "2 images but 1 vectors"),
+        (Part(_FACTS, np.array([_A, _B]).astype(np.float64)), "float64"),
+        (Part(_FACTS[:1], _A), r"shape \(6,\)"),
+        (Part(_FACTS, np.zeros((2, 0), dtype=np.float32)), r"shape \(2, 0\)"),
+        (Part(_FACTS, np.array([_A, _B * np.float32(1.01)])), "'/b' has length 1.0"),
+        (Part(_FACTS, np.array([_A * 0, _B])), "'/a' has length 0"),
+        (Part(_FACTS, np.array([_A, _B * np.float32(np.nan)])), "'/b' has length nan"),
+        (Part(_FACTS, np.array([_A * np.float32(np.inf), _B])), "'/a' has length"),
+        (Part((_FACTS[0], _FACTS[0]), np.array([_A, _B])), "given twice"),
+        (Part((make_facts("/\ud800"),), np.array([_A])), "surrogates"),
+    ],
+)
+def test_what_cannot_be_searched_later_is_not_stored(
+    tmp_path: Path, part: Part, reason: str
+) -> None:
+    with np.errstate(invalid="ignore"), pytest.raises(ValueError, match=reason):
+        DirectoryIndexFiles(tmp_path).write_part("job", 0, 1, part)
+    assert not list(tmp_path.rglob("*.parquet*"))
+
+
+@pytest.mark.parametrize("job_id", ["", "..", "a/b", "a\0", "x" * 101])
+def test_a_job_id_that_could_leave_the_folder_is_refused(tmp_path: Path, job_id: str) -> None:
+    with pytest.raises(ValueError, match="Job id"):
+        DirectoryIndexFiles(tmp_path).write_part(job_id, 0, 1, make_part({"/a": _A}, dim=6))
+
+
+@pytest.mark.parametrize("keep", [0, 3, 40, 400, -1])
+def test_a_part_that_was_cut_is_found_out(tmp_path: Path, keep: int) -> None:
+    files = DirectoryIndexFiles(tmp_path)
+    name = files.write_part("job", 0, 1, make_part({"/a": _A}, dim=6))
+    data = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(data[:keep])
+    with pytest.raises(CorruptIndex, match=r"000000-1\.parquet"):
+        files.read_part_paths(name)
