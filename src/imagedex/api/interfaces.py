@@ -1,0 +1,45 @@
+"""What the API needs of the rest of Imagedex: the part of the application that it calls."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from imagedex.access import KeyService
+from imagedex.indexing.interfaces import Indexing
+from imagedex.search.interfaces import QueryAnswer
+from imagedex.settings import Settings
+
+
+class Services(Protocol):
+    """The services behind the routes. All of them are safe to call from several threads.
+
+    They block; the API calls them in threads of its own and never on its event loop. Whoever
+    makes the API starts them before it is served and closes them after.
+    """
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that the process was started with."""
+        ...
+
+    @property
+    def indexing(self) -> Indexing:
+        """Jobs and statistics."""
+        ...
+
+    @property
+    def keys(self) -> KeyService:
+        """Who may call."""
+        ...
+
+    def query(self, text: str, *, top_k: int = 10, index_prefix: str | None = None) -> QueryAnswer:
+        """Answer a text query."""
+        ...
+
+    def thumbnail(self, image_id: str, *, size: int, index_prefix: str | None = None) -> bytes:
+        """Return a JPEG of an indexed image, at most ``size`` pixels a side. Raises NotFound."""
+        ...
+
+    def readiness(self) -> dict[str, str]:
+        """Return each check by name: ``ok`` or why it is not. Anybody may read the reasons."""
+        ...

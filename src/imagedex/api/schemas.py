@@ -1,0 +1,316 @@
+"""The documents of the REST API, field by field as the contract names them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+
+from imagedex.access.records import Scope
+from imagedex.api.fields import AbsolutePath, ImagePaths, PriorityName, QueryText, UtcTime
+from imagedex.jobs.records import JobKind, JobStatus
+
+JOB_ID = "idx_20251114_123456_7f3a"
+IMAGE_PATH = "/photos/2025/park.jpg"
+KEY_ID = "3f9a1c07be52"
+MOMENT = "2025-11-14T12:34:56.789Z"
+
+
+class _Request(BaseModel):
+    """What a client sends. Unknown fields are refused: most are misspelt known ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Answer(BaseModel):
+    """What a client gets."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _examples(*examples: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": list(examples)})
+
+
+class TriggerRequest(_Request):
+    """Scan a directory and index what is new or changed in it."""
+
+    model_config = _examples({"image_dir": "/photos/2025", "priority": "high"})
+
+    image_dir: AbsolutePath = Field(description="Directory below an image root.")
+    index_prefix: AbsolutePath | None = Field(None, description="By default the server's index.")
+    force_reindex: StrictBool = Field(False, description="Embed unchanged images again too.")
+    priority: PriorityName = "normal"
+
+
+class NotifyRequest(_Request):
+    """Bring single images up to date: each may be new, changed or gone."""
+
+    model_config = _examples({"image_paths": [IMAGE_PATH], "priority": "normal"})
+
+    image_paths: ImagePaths = Field(description="Files below an image root.")
+    priority: PriorityName = "normal"
+    index_prefix: AbsolutePath | None = Field(None, description="By default the server's index.")
+
+
+class QueryRequest(_Request):
+    """Find images by describing them."""
+
+    model_config = _examples({"text": "dogs playing in a park", "top_k": 5})
+
+    text: QueryText
+    top_k: Annotated[StrictInt, Field(ge=1, le=1000)] = 10
+    copy_results: StrictBool = Field(
+        False, description="Must be false: this version returns paths and never copies files."
+    )
+    index_prefix: AbsolutePath | None = Field(None, description="By default the server's index.")
+
+
+class KeyRequest(_Request):
+    """Make an API key."""
+
+    model_config = _examples({"name": "photo upload", "scopes": ["index"]})
+
+    name: Annotated[StrictStr, Field(min_length=1, max_length=100)]
+    scopes: list[Scope] = Field(min_length=1, max_length=len(Scope))
+
+
+class TriggerAnswer(_Answer):
+    """The job that scans the directory."""
+
+    model_config = _examples(
+        {"job_id": JOB_ID, "status": "queued", "message": "Indexing of '/photos/2025' is queued."}
+    )
+
+    job_id: str
+    status: JobStatus = Field(description="Other than queued when the same request runs already.")
+    message: str
+
+
+class NotifyAnswer(_Answer):
+    """The job that brings the images up to date."""
+
+    model_config = _examples(
+        {"job_id": JOB_ID, "status": "queued", "images_count": 1, "estimated_time_seconds": 0.5}
+    )
+
+    job_id: str
+    status: JobStatus
+    images_count: int
+    estimated_time_seconds: float | None = Field(description="Null until a rate was measured.")
+
+
+class JobProgress(_Answer):
+    """How far a job is."""
+
+    total_images: int
+    processed_images: int
+    failed_images: int
+    percent_complete: float
+
+
+class JobWorker(_Answer):
+    """What one worker did for a job, and what it does now."""
+
+    worker_id: str
+    host: str
+    status: str
+    images_processed: int
+
+
+class JobStatusAnswer(_Answer):
+    """A job in full."""
+
+    model_config = _examples(
+        {
+            "job_id": JOB_ID,
+            "kind": "full",
+            "status": "running",
+            "progress": {
+                "total_images": 400,
+                "processed_images": 100,
+                "failed_images": 1,
+                "percent_complete": 25.0,
+            },
+            "workers": [
+                {"worker_id": "local-0", "host": "a", "status": "busy", "images_processed": 100}
+            ],
+            "created_at": MOMENT,
+            "started_at": MOMENT,
+            "finished_at": None,
+            "estimated_completion": MOMENT,
+            "error": None,
+        }
+    )
+
+    job_id: str
+    kind: JobKind
+    status: JobStatus
+    progress: JobProgress
+    workers: list[JobWorker]
+    created_at: UtcTime
+    started_at: UtcTime | None
+    finished_at: UtcTime | None
+    estimated_completion: UtcTime | None
+    error: str | None
+
+
+class JobSummary(_Answer):
+    """A job in a list."""
+
+    job_id: str
+    kind: JobKind
+    status: JobStatus
+    created_at: UtcTime
+    images_count: int
+
+
+class JobsAnswer(_Answer):
+    """Jobs, newest first."""
+
+    jobs: list[JobSummary]
+    total: int
+    next_cursor: str | None = Field(description="Null on the last page.")
+
+
+class FailureEntry(_Answer):
+    """An image that could not be indexed."""
+
+    image_path: str
+    reason: str
+    detail: str
+    attempts: int
+
+
+class FailuresAnswer(_Answer):
+    """Images that a job could not index, in order of path."""
+
+    failures: list[FailureEntry]
+    total: int
+    next_cursor: str | None = Field(description="Null on the last page.")
+
+
+class QueryResult(_Answer):
+    """A found image."""
+
+    rank: int
+    score: float = Field(description="Cosine similarity, from -1 to 1.")
+    image_path: str
+    image_id: str
+
+
+class QueryIndexStats(_Answer):
+    """The index that answered."""
+
+    total_images: int
+    model: str
+
+
+class QueryAnswerDocument(_Answer):
+    """The best images, best first."""
+
+    query: str
+    results: list[QueryResult]
+    query_time_seconds: float
+    index_stats: QueryIndexStats
+
+
+class IndexSize(_Answer):
+    """Bytes on disk."""
+
+    faiss: int
+    parquet: int
+    total: int
+
+
+class StatsAnswer(_Answer):
+    """The state of an index."""
+
+    # "model_name" is the contract's name; pydantic otherwise keeps that prefix for itself.
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_name: str
+    embedding_dim: int
+    num_images: int
+    num_failed: int
+    last_updated: UtcTime | None
+    generation: int
+    index_size_bytes: IndexSize
+
+
+class HealthAnswer(_Answer):
+    """The process answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+class ReadyAnswer(_Answer):
+    """All checks passed."""
+
+    model_config = _examples({"status": "ready", "checks": {"encode": "ok", "search": "ok"}})
+
+    status: Literal["ready"] = "ready"
+    checks: dict[str, str]
+
+
+class KeyAnswer(_Answer):
+    """A key, without its secret."""
+
+    key_id: str
+    name: str
+    scopes: list[Scope]
+    created_at: UtcTime
+    revoked_at: UtcTime | None
+
+
+class NewKeyAnswer(KeyAnswer):
+    """A new key with its secret, which is shown this once."""
+
+    model_config = _examples(
+        {
+            "key_id": KEY_ID,
+            "name": "photo upload",
+            "scopes": ["index"],
+            "created_at": MOMENT,
+            "revoked_at": None,
+            "secret": f"imgdx_{KEY_ID}_…",
+        }
+    )
+
+    secret: str
+
+
+class KeysAnswer(_Answer):
+    """All keys, in the order of their creation."""
+
+    keys: list[KeyAnswer]
+
+
+class ProblemField(_Answer):
+    """One wrong part of a request."""
+
+    detail: str
+    pointer: str = Field("", description="JSON Pointer into the body.")
+    parameter: str = Field("", description="Name of the parameter in path, query or header.")
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    model_config = _examples(
+        {
+            "type": "urn:imagedex:problem:not-found",
+            "title": "There is no such thing",
+            "status": 404,
+            "detail": f"There is no job {JOB_ID!r}.",
+            "request_id": "0f3b9a6c21d84e57",
+        }
+    )
+
+    type: str = Field(description="A stable name of the kind of problem.")
+    title: str
+    status: int
+    detail: str
+    request_id: str | None = Field(description="The id of this request in the server's log.")
+    errors: list[ProblemField] = Field(default=[], description="Only for invalid requests.")
+    checks: dict[str, str] = Field(default={}, description="Only when the server is not ready.")

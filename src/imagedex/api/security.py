@@ -1,0 +1,116 @@
+"""Who may call what: keys in headers, scopes on routes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from imagedex.access import KeyService, Principal, Scope
+from imagedex.api.bodies import JsonRequest
+from imagedex.api.lanes import Lane
+from imagedex.api.problems import PROBLEM_OF_ERROR, ProblemError
+from imagedex.core.errors import AuthenticationFailed, PermissionDenied
+
+API_KEY_HEADER = "X-API-Key"
+
+SECURITY_SCHEMES: dict[str, Any] = {
+    "apiKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": API_KEY_HEADER,
+        "description": "A key made by `imagedex keys create`.",
+    },
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "The same key as a bearer token (RFC 6750).",
+    },
+}
+
+
+class Gate:
+    """Lets requests through that carry a valid key with one of the scopes."""
+
+    def __init__(self, keys: KeyService, lane: Lane, *scopes: Scope) -> None:
+        self._keys = keys
+        self._lane = lane
+        self.scopes = frozenset(scopes)
+
+    async def admit(self, request: Request) -> Principal:
+        """Return the caller, and remember it for :func:`principal_of` and the access log.
+
+        Raises AuthenticationFailed without a valid key, ProblemError (403) without the scope.
+        """
+        principal = await self._lane.run(self._keys.authenticate, _secret_of(request))
+        request.scope.setdefault("state", {})["principal"] = principal
+        if not any(principal.may(scope) for scope in self.scopes):
+            names = " or ".join(sorted(self.scopes))
+            raise ProblemError(
+                PROBLEM_OF_ERROR[PermissionDenied],
+                f"The key {principal.key_id!r} lacks the scope {names}; use a key that has it.",
+                # RFC 6750, section 3.1.
+                headers={
+                    "WWW-Authenticate": 'Bearer realm="imagedex", error="insufficient_scope", '
+                    f'scope="{" ".join(sorted(self.scopes))}"'
+                },
+            )
+        return principal
+
+
+def principal_of(request: Request) -> Principal:
+    """Return who calls; only for routes behind a gate."""
+    principal: Principal = request.scope["state"]["principal"]
+    return principal
+
+
+def gated_route(gate: Gate) -> type[APIRoute]:
+    """Return a class of routes that ask for a key first and read the body after.
+
+    FastAPI reads and parses the body before it runs dependencies. As a dependency the gate
+    would let a stranger make the server parse megabytes of JSON, and would tell him of errors in
+    it; as part of the route it comes before both.
+    """
+
+    class GatedRoute(APIRoute):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs["openapi_extra"] = {
+                **(kwargs.get("openapi_extra") or {}),
+                # OpenAPI 3.1 lets roles be listed for schemes other than OAuth2 too.
+                "security": [
+                    {name: [scope]} for scope in sorted(gate.scopes) for name in SECURITY_SCHEMES
+                ],
+            }
+            super().__init__(*args, **kwargs)
+
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+            has_body = self.body_field is not None
+
+            async def handle_behind_gate(request: Request) -> Response:
+                await gate.admit(request)
+                if has_body:
+                    request = JsonRequest(request.scope, request.receive)
+                    await request.load()
+                return await handle(request)
+
+            return handle_behind_gate
+
+    return GatedRoute
+
+
+def _secret_of(request: Request) -> str:
+    """Return the key that was sent; ``X-API-Key`` counts before ``Authorization``."""
+    secret = request.headers.get(API_KEY_HEADER)
+    if secret is None:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        secret = token.strip() if scheme.lower() == "bearer" else ""
+    if not secret:
+        raise AuthenticationFailed(
+            f"The request has no API key; send it as '{API_KEY_HEADER}: KEY' or "
+            "'Authorization: Bearer KEY'."
+        )
+    return secret

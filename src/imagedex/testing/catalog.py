@@ -1,0 +1,249 @@
+"""What every catalog must do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from imagedex.catalog import Catalog, CatalogCounts, ImageState
+from imagedex.core.errors import NotFound
+from imagedex.core.ids import image_id_of
+from imagedex.core.images import FailureReason, FileStamp, ImageFacts, ImageFailure, RowLocation
+from imagedex.database import Database
+
+
+def make_facts(image_path: str, *, content_hash: str = "a" * 64) -> ImageFacts:
+    """Return facts of an image that nobody looks at closely."""
+    return ImageFacts(image_path, content_hash, FileStamp(1234, 10**18 + 1), 640, 480, "JPEG")
+
+
+def make_failure(
+    image_path: str,
+    *,
+    reason: FailureReason = FailureReason.TRUNCATED,
+    stamp: FileStamp | None = None,
+) -> ImageFailure:
+    """Return a failure of an image."""
+    return ImageFailure(image_path, reason, f"{reason}: {image_path}", stamp)
+
+
+class CatalogContract:
+    """Subclass it and give the fixtures ``catalog`` and ``database`` (whose transactions count)."""
+
+    @pytest.fixture
+    def index_id(self, catalog: Catalog) -> int:
+        return catalog.ensure_index(Path("/indexes/photos")).index_id
+
+    @pytest.fixture(autouse=True)
+    def _keep(self, catalog: Catalog, database: Database) -> None:
+        self._kept_catalog = catalog
+        self._kept_database = database
+
+    def publish(
+        self, index_id: int, generation: int, paths: str = "", *, removed: str = ""
+    ) -> None:
+        """Record a generation whose one new segment, of the same number, holds these images."""
+        with self._kept_database.transaction() as transaction:
+            self._kept_catalog.record_generation(
+                transaction,
+                index_id,
+                generation=generation,
+                indexed=[
+                    (RowLocation(generation, row), make_facts(path))
+                    for row, path in enumerate(paths.split())
+                ],
+                removed_paths=removed.split(),
+            )
+
+    def fail(self, index_id: int, *failures: ImageFailure) -> None:
+        """Record failures."""
+        with self._kept_database.transaction() as transaction:
+            self._kept_catalog.record_failures(transaction, index_id, failures)
+
+    def bury(self, index_id: int, *locations: RowLocation) -> None:
+        """Record tombstones."""
+        with self._kept_database.transaction() as transaction:
+            self._kept_catalog.record_tombstones(transaction, index_id, locations)
+
+    def test_a_prefix_keeps_its_index(self, catalog: Catalog) -> None:
+        first = catalog.ensure_index(Path("/indexes/one"))
+        second = catalog.ensure_index(Path("/indexes/two"))
+        assert first.index_id != second.index_id
+        assert (first.generation, first.updated_at) == (0, None)
+        assert catalog.ensure_index(Path("/indexes/one")) == first
+        assert catalog.get_index(Path("/indexes/two")) == second
+        assert catalog.list_indexes() == [first, second]
+
+    def test_an_index_that_nobody_made_is_not_known(self, catalog: Catalog) -> None:
+        assert catalog.get_index(Path("/indexes/none")) is None
+        assert catalog.list_indexes() == []
+        with pytest.raises(NotFound, match="7"):
+            catalog.counts(7)
+
+    def test_a_generation_makes_its_images_known(self, catalog: Catalog, index_id: int) -> None:
+        self.publish(index_id, 1, "/a /b")
+        entry = catalog.lookup(index_id, ["/b", "/c"])["/b"]
+        assert entry.image_id == image_id_of("/b")
+        assert entry.state is ImageState.INDEXED
+        assert entry.stamp == FileStamp(1234, 10**18 + 1)
+        assert entry.content_hash == "a" * 64
+        assert entry.location == RowLocation(1, 1)
+        assert (entry.width, entry.height) == (640, 480)
+        assert (entry.reason, entry.detail) == (None, None)
+        assert catalog.get_image(index_id, image_id_of("/b")) == entry
+        assert catalog.counts(index_id) == CatalogCounts(indexed=2, failed=0)
+        index = catalog.list_indexes()[0]
+        assert index.generation == 1
+        assert index.updated_at is not None
+
+    def test_unknown_images_are_not_found(self, catalog: Catalog, index_id: int) -> None:
+        assert catalog.lookup(index_id, []) == {}
+        assert catalog.lookup(index_id, ["/a"]) == {}
+        assert catalog.get_image(index_id, image_id_of("/a")) is None
+
+    def test_indexes_do_not_see_each_other(self, catalog: Catalog, index_id: int) -> None:
+        other = catalog.ensure_index(Path("/indexes/other")).index_id
+        self.publish(index_id, 1, "/a")
+        self.fail(other, make_failure("/a"))
+        assert catalog.lookup(index_id, ["/a"])["/a"].state is ImageState.INDEXED
+        assert catalog.lookup(other, ["/a"])["/a"].state is ImageState.FAILED
+        assert catalog.counts(other) == CatalogCounts(indexed=0, failed=1)
+
+    def test_an_image_that_is_indexed_again_moves_and_counts_once(
+        self, catalog: Catalog, index_id: int
+    ) -> None:
+        self.publish(index_id, 1, "/a /b")
+        self.publish(index_id, 2, "/b")
+        assert catalog.lookup(index_id, ["/b"])["/b"].location == RowLocation(2, 0)
+        assert catalog.counts(index_id) == CatalogCounts(indexed=2, failed=0)
+
+    def test_a_removed_image_is_forgotten(self, catalog: Catalog, index_id: int) -> None:
+        self.publish(index_id, 1, "/a /b")
+        self.publish(index_id, 2, removed="/a /never-known")
+        assert set(catalog.lookup(index_id, ["/a", "/b"])) == {"/b"}
+        assert catalog.counts(index_id) == CatalogCounts(indexed=1, failed=0)
+
+    def test_a_path_that_is_removed_and_indexed_at_once_is_indexed(
+        self, catalog: Catalog, index_id: int
+    ) -> None:
+        self.publish(index_id, 1, "/a")
+        self.publish(index_id, 2, "/a", removed="/a")
+        assert catalog.lookup(index_id, ["/a"])["/a"].location == RowLocation(2, 0)
+        assert catalog.counts(index_id) == CatalogCounts(indexed=1, failed=0)
+
+    def test_of_a_path_that_comes_twice_the_last_counts(
+        self, catalog: Catalog, index_id: int
+    ) -> None:
+        self.publish(index_id, 1, "/a /b /a")
+        assert catalog.lookup(index_id, ["/a"])["/a"].location == RowLocation(1, 2)
+        assert catalog.counts(index_id) == CatalogCounts(indexed=2, failed=0)
+
+    def test_replaying_a_generation_changes_nothing(self, catalog: Catalog, index_id: int) -> None:
+        self.publish(index_id, 1, "/a")
+        self.publish(index_id, 2, "/b", removed="/a")
+        index = catalog.list_indexes()
+        self.publish(index_id, 2, "/b", removed="/a")
+        self.publish(index_id, 1, "/a")
+        assert set(catalog.lookup(index_id, ["/a", "/b"])) == {"/b"}
+        assert catalog.counts(index_id) == CatalogCounts(indexed=1, failed=0)
+        assert catalog.list_indexes() == index
+
+    def test_a_failed_image_is_known_with_its_reason(self, catalog: Catalog, index_id: int) -> None:
+        stamp = FileStamp(7, 8)
+        self.fail(index_id, make_failure("/a", stamp=stamp), make_failure("/b"))
+        found = catalog.lookup(index_id, ["/a", "/b"])
+        assert found["/a"].state is ImageState.FAILED
+        assert found["/a"].reason == FailureReason.TRUNCATED
+        assert found["/a"].detail == "truncated: /a"
+        assert found["/a"].location is None
+        assert (found["/a"].stamp, found["/b"].stamp) == (stamp, None)
+        assert catalog.counts(index_id) == CatalogCounts(indexed=0, failed=2)
+
+    def test_an_image_that_fails_again_counts_once(self, catalog: Catalog, index_id: int) -> None:
+        self.fail(index_id, make_failure("/a"))
+        self.fail(index_id, make_failure("/a", reason=FailureReason.EMPTY), make_failure("/a"))
+        assert catalog.counts(index_id) == CatalogCounts(indexed=0, failed=1)
+        assert catalog.lookup(index_id, ["/a"])["/a"].reason == FailureReason.TRUNCATED
+
+    def test_a_failed_image_that_is_indexed_later_is_no_failure_any_more(
+        self, catalog: Catalog, index_id: int
+    ) -> None:
+        self.fail(index_id, make_failure("/a"))
+        self.publish(index_id, 1, "/a")
+        entry = catalog.lookup(index_id, ["/a"])["/a"]
+        assert (entry.state, entry.reason, entry.detail) == (ImageState.INDEXED, None, None)
+        assert catalog.counts(index_id) == CatalogCounts(indexed=1, failed=0)
+
+    def test_an_indexed_image_whose_later_version_fails_stays_findable(
+        self, catalog: Catalog, index_id: int
+    ) -> None:
+        self.publish(index_id, 1, "/a")
+        self.fail(index_id, make_failure("/a", stamp=FileStamp(9, 9)))
+        entry = catalog.lookup(index_id, ["/a"])["/a"]
+        assert entry.state is ImageState.FAILED
+        assert entry.location == RowLocation(1, 0)
+        assert entry.stamp == FileStamp(9, 9)
+        assert catalog.counts(index_id) == CatalogCounts(indexed=1, failed=1)
+        self.publish(index_id, 2, removed="/a")
+        assert catalog.counts(index_id) == CatalogCounts(indexed=0, failed=0)
+
+    def test_tombstones_forget_only_images_that_still_lie_there(
+        self, catalog: Catalog, index_id: int
+    ) -> None:
+        self.publish(index_id, 1, "/a /b /c")
+        self.publish(index_id, 2, "/b")
+        self.bury(index_id, RowLocation(1, 0), RowLocation(1, 1), RowLocation(9, 9))
+        assert set(catalog.lookup(index_id, ["/a", "/b", "/c"])) == {"/b", "/c"}
+        assert catalog.counts(index_id) == CatalogCounts(indexed=2, failed=0)
+        self.bury(index_id, RowLocation(1, 0))
+        assert catalog.counts(index_id) == CatalogCounts(indexed=2, failed=0)
+
+    def test_a_forgotten_index_is_as_new_and_the_others_stay(
+        self, catalog: Catalog, index_id: int
+    ) -> None:
+        other = catalog.ensure_index(Path("/indexes/other")).index_id
+        self.publish(index_id, 5, "/a /b")
+        self.publish(other, 5, "/a")
+        with self._kept_database.transaction() as transaction:
+            catalog.forget_index(transaction, index_id)
+        assert catalog.lookup(index_id, ["/a"]) == {}
+        assert catalog.counts(index_id) == CatalogCounts(indexed=0, failed=0)
+        assert [index.generation for index in catalog.list_indexes()] == [0, 5]
+        self.publish(index_id, 1, "/a")
+        assert catalog.counts(index_id) == CatalogCounts(indexed=1, failed=0)
+
+    def test_what_is_rolled_back_was_never_there(self, catalog: Catalog, index_id: int) -> None:
+        self.publish(index_id, 1, "/a")
+        with pytest.raises(ZeroDivisionError):
+            self._break_off(catalog, index_id)
+        assert set(catalog.lookup(index_id, ["/a", "/b"])) == {"/a"}
+        assert catalog.counts(index_id) == CatalogCounts(indexed=1, failed=0)
+        assert catalog.list_indexes()[0].generation == 1
+
+    def _break_off(self, catalog: Catalog, index_id: int) -> None:
+        with self._kept_database.transaction() as transaction:
+            catalog.record_failures(transaction, index_id, [make_failure("/b")])
+            catalog.record_generation(
+                transaction, index_id, generation=2, indexed=(), removed_paths=["/a"]
+            )
+            raise ZeroDivisionError
+
+    def test_changes_to_an_index_that_is_not_known_are_refused(self, catalog: Catalog) -> None:
+        with pytest.raises(NotFound):
+            self.publish(99, 1, "/a")
+        with pytest.raises(NotFound):
+            self.fail(99, make_failure("/a"))
+        with pytest.raises(NotFound):
+            self.bury(99, RowLocation(1, 1))
+
+    def test_any_number_of_paths_can_be_looked_up_and_stored(
+        self, catalog: Catalog, index_id: int
+    ) -> None:
+        paths = [f"/photos/{number}" for number in range(12_000)]
+        self.publish(index_id, 1, " ".join(paths))
+        assert len(catalog.lookup(index_id, [*paths, "/unknown"])) == len(paths)
+        self.bury(index_id, *(RowLocation(1, row) for row in range(5_000)))
+        assert catalog.counts(index_id) == CatalogCounts(indexed=7_000, failed=0)
+        self.publish(index_id, 2, removed=" ".join(paths))
+        assert catalog.counts(index_id) == CatalogCounts(indexed=0, failed=0)

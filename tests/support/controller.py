@@ -1,0 +1,156 @@
+"""A controller in this process: real database, files, decoders and search; workers are threads."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from PIL import Image
+
+from imagedex.catalog import SqlCatalog
+from imagedex.database import Database
+from imagedex.indexing import (
+    ChunkTask,
+    IndexFlow,
+    IndexingService,
+    IndexLocations,
+    Publisher,
+    WorkerSetup,
+    embed_chunk,
+)
+from imagedex.ingest import DecodeLimits, ImageRoots
+from imagedex.jobs import (
+    ChunkAction,
+    Job,
+    JobKind,
+    JobRunner,
+    JobStatus,
+    PlannedChunk,
+    SqlJobStore,
+)
+from imagedex.search import QueryService
+from imagedex.segments import DirectoryIndexFiles
+from imagedex.testing.colour_model import ColourModel
+from imagedex.testing.engine import ThreadEngine
+
+
+class Controller:
+    """What ``imagedex.app`` wires, with the tiny colour model."""
+
+    def __init__(
+        self, folder: Path, *, model: ColourModel | None = None, chunk_images: int = 3
+    ) -> None:
+        self.photos = folder / "photos"
+        self.photos.mkdir(exist_ok=True)
+        self.prefix = folder / "index"
+        self.database_file = folder / "imagedex.db"
+        self.database = Database(f"sqlite:///{self.database_file}")
+        self.database.upgrade()
+        self.model = model or ColourModel()
+        self.catalog = SqlCatalog(self.database)
+        self.jobs = SqlJobStore(self.database)
+        self.engine = ThreadEngine()
+        self.queries = QueryService(
+            files_of=DirectoryIndexFiles,
+            encoder=self.model.load_text_encoder(threads=1),
+            model_name=self.model.name,
+            fingerprint=self.model.fingerprint,
+            dim=self.model.dim,
+            cache_entries=16,
+        )
+        self.publisher = Publisher(
+            database=self.database,
+            catalog=self.catalog,
+            jobs=self.jobs,
+            model=self.model,
+            files_of=DirectoryIndexFiles,
+            on_published=self.queries.refresh,
+        )
+        roots = ImageRoots([self.photos])
+        self.setup = WorkerSetup(
+            model=self.model, image_roots=roots, limits=DecodeLimits(), batch_images=2
+        )
+        flow = IndexFlow(
+            database=self.database,
+            catalog=self.catalog,
+            jobs=self.jobs,
+            engine=self.engine,
+            publisher=self.publisher,
+            setup=self.setup,
+            chunk_images=chunk_images,
+            commit_images=6,
+            commit_seconds=3600,
+        )
+        self.runner = JobRunner(
+            self.jobs, {JobKind.FULL: flow.run, JobKind.INCREMENTAL: flow.run}, owner="test:1"
+        )
+        self.indexing = IndexingService(
+            catalog=self.catalog,
+            jobs=self.jobs,
+            engine=self.engine,
+            model=self.model,
+            image_roots=roots,
+            locations=IndexLocations(self.prefix, ()),
+            files_of=DirectoryIndexFiles,
+        )
+
+    def close(self) -> None:
+        """End the job, the workers and the database."""
+        self.runner.close()
+        self.engine.close()
+        self.database.close()
+
+    def paint(self, name: str, colour: str) -> str:
+        """Write a picture of one colour; return its path."""
+        path = self.photos / name
+        Image.new("RGB", (12, 12), colour).save(path)
+        return str(path)
+
+    def wait(self, job: Job) -> Job:
+        """Wait until a job has ended."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            job = self.jobs.get(job.job_id)
+            if job.status.is_final:
+                return job
+            time.sleep(0.01)
+        raise AssertionError(f"The job did not end: {job}")
+
+    def wait_for_error(self, job: Job) -> str:
+        """Wait until a job has met an error; return its text."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if error := self.jobs.get(job.job_id).error:
+                return error
+            time.sleep(0.01)
+        raise AssertionError(f"The job met no error: {self.jobs.get(job.job_id)}")
+
+    def index(self, *, force: bool = False) -> Job:
+        """Index the photos to the end."""
+        job = self.wait(self.indexing.trigger(str(self.photos), force_reindex=force))
+        assert job.status is JobStatus.COMPLETED, job.error
+        return job
+
+    def embed_without_publishing(self, job: Job) -> None:
+        """Do what a controller does before it is killed: plan and embed, but publish nothing."""
+        lease = self.jobs.lease_next("test:0")
+        assert lease is not None
+        paths = tuple(sorted(str(path) for path in self.photos.iterdir()))
+        plan = [PlannedChunk(ChunkAction.EMBED, paths)]
+        self.jobs.save_plan(lease, plan, total_images=len(paths), settled_images=0, failures=())
+        task = ChunkTask(self.setup, self.prefix, job.job_id, 0, lease.fence, paths)
+        self.engine.start()
+        done = self.engine.submit(embed_chunk, task).result()
+        with self.database.transaction() as transaction:
+            self.jobs.checkpoint_embedded(transaction, lease, done)
+        self.jobs.expire_own("test:")
+
+    def find(self, text: str, top_k: int = 100) -> list[str]:
+        """Return the names of the found photos, best first."""
+        answer = self.queries.query(self.prefix, text, top_k)
+        return [Path(result.image_path).name for result in answer.results]
+
+    @property
+    def generation(self) -> int:
+        """The number of the current generation."""
+        return self.indexing.stats().generation
