@@ -5,37 +5,220 @@ This is the only module that picks adapters. Edges get an :class:`Application` a
 
 from __future__ import annotations
 
-from typing import Protocol
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from imagedex.access import KeyService
-from imagedex.indexing import Indexing
-from imagedex.search import QueryAnswer
+import structlog
+
+from imagedex.access import KeyService, SqlKeyStore
+from imagedex.catalog import Catalog, SqlCatalog
+from imagedex.core.errors import ImagedexError, NotFound
+from imagedex.database import Database, HomeLock, prepare_home
+from imagedex.embedding import EmbeddingModel, TextEncoder, VectorArray, find_model
+from imagedex.engine import DaskLocalEngine, Engine
+from imagedex.indexing import (
+    IndexFlow,
+    Indexing,
+    IndexingService,
+    IndexLocations,
+    Publisher,
+    WorkerSetup,
+)
+from imagedex.ingest import DecodeLimits, ImageRoots, Thumbnailer
+from imagedex.jobs import JobKind, JobRunner, SqlJobStore
+from imagedex.search import QueryAnswer, QueryService
+from imagedex.segments import DirectoryIndexFiles
 from imagedex.settings import Settings
 
+_log = structlog.get_logger(__name__)
 
-class Application(Protocol):
-    """All services of one process, wired."""
+
+class Application:
+    """All services of one process, wired. Safe to call from several threads once started."""
 
     settings: Settings
+    model: EmbeddingModel
     indexing: Indexing
     keys: KeyService
 
+    def __init__(self, settings: Settings, *, run_jobs: bool) -> None:
+        self.settings = settings
+        self._run_jobs = run_jobs
+        self._home_lock = HomeLock(settings.home)
+        self._database = Database(settings.effective_database_url)
+        self._locations = IndexLocations(settings.effective_index_prefix, settings.index_roots)
+        self._image_roots = ImageRoots(settings.image_roots)
+        self.model = find_model(settings.model)
+        self._catalog: Catalog = SqlCatalog(self._database)
+        self._jobs = SqlJobStore(self._database, lease_seconds=settings.indexing.lease_seconds)
+        self._engine = _make_engine(settings)
+        self._queries = QueryService(
+            files_of=DirectoryIndexFiles,
+            encoder=_LazyTextEncoder(self.model, threads=settings.search.threads),
+            model_name=self.model.name,
+            fingerprint=self.model.fingerprint,
+            dim=self.model.dim,
+            cache_entries=settings.search.cache_entries,
+        )
+        self._publisher = Publisher(
+            database=self._database,
+            catalog=self._catalog,
+            jobs=self._jobs,
+            model=self.model,
+            files_of=DirectoryIndexFiles,
+            on_published=self._queries.refresh,
+        )
+        limits = _decode_limits(settings)
+        self._thumbnails = Thumbnailer(roots=self._image_roots, limits=limits)
+        self._runner = self._make_runner(limits)
+        self.indexing = IndexingService(
+            catalog=self._catalog,
+            jobs=self._jobs,
+            engine=self._engine,
+            model=self.model,
+            image_roots=self._image_roots,
+            locations=self._locations,
+            files_of=DirectoryIndexFiles,
+        )
+        admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
+        self.keys = KeyService(SqlKeyStore(self._database), admin_key=admin_key)
+
+    def _make_runner(self, limits: DecodeLimits) -> JobRunner:
+        settings = self.settings.indexing
+        flow = IndexFlow(
+            database=self._database,
+            catalog=self._catalog,
+            jobs=self._jobs,
+            engine=self._engine,
+            publisher=self._publisher,
+            setup=WorkerSetup(
+                model=self.model,
+                image_roots=self._image_roots,
+                limits=limits,
+                batch_images=settings.batch_images,
+            ),
+            chunk_images=settings.chunk_images,
+            commit_images=settings.commit_images,
+            commit_seconds=settings.commit_seconds,
+        )
+        # Owners of one home share a prefix, so that a restart knows the leases of its former life.
+        self._owner_prefix = f"{socket.gethostname()}:{self.settings.home}:"
+        return JobRunner(
+            self._jobs,
+            {JobKind.FULL: flow.run, JobKind.INCREMENTAL: flow.run},
+            owner=f"{self._owner_prefix}{os.getpid()}:{secrets.token_hex(4)}",
+        )
+
     def start(self) -> None:
-        """Take the home, bring the catalog up to date, and start running jobs."""
-        ...
+        """Open the database and the indexes; with ``run_jobs``, take the home and run jobs.
+
+        Raises HomeInUse when another process runs the jobs of this home. A job that was running
+        when its controller died goes on after its last chunk.
+        """
+        prepare_home(self.settings.home)
+        if self._run_jobs:
+            self._home_lock.acquire()
+        self._database.upgrade()
+        if self._run_jobs:
+            self._jobs.expire_own(self._owner_prefix)
+            for index in self._catalog.list_indexes():
+                self._reconcile(index.index_prefix)
+            self._runner.start()
+        self._queries.refresh(self.settings.effective_index_prefix)
+
+    def _reconcile(self, index_prefix: Path) -> None:
+        # An index whose share is away or damaged must not keep the others from being served.
+        try:
+            self._publisher.reconcile(index_prefix)
+        except ImagedexError as error:
+            _log.error("reconcile_failed", index_prefix=str(index_prefix), error=str(error))
 
     def close(self) -> None:
-        """Stop running jobs (they resume at their last chunk) and give everything back."""
-        ...
+        """Stop running jobs (they resume after their last chunk) and give everything back."""
+        self._runner.close()
+        self._engine.close()
+        self._thumbnails.close()
+        self._database.close()
+        self._home_lock.release()
 
     def query(self, text: str, *, top_k: int = 10, index_prefix: str | None = None) -> QueryAnswer:
-        """Answer a text query."""
-        ...
+        """Answer a text query from the current generation of an index."""
+        return self._queries.query(self._locations.resolve(index_prefix), text, top_k)
 
     def thumbnail(self, image_id: str, *, size: int, index_prefix: str | None = None) -> bytes:
         """Return a JPEG of an indexed image, at most ``size`` pixels a side. Raises NotFound."""
-        ...
+        index = self._catalog.get_index(self._locations.resolve(index_prefix))
+        entry = self._catalog.get_image(index.index_id, image_id) if index is not None else None
+        if entry is None:
+            raise NotFound(f"There is no image {image_id!r} in this index.")
+        return self._thumbnails.jpeg(entry.image_path, size=size)
 
     def readiness(self) -> dict[str, str]:
-        """Return each check by name: ``ok`` or why it is not. Encodes and searches for real."""
-        ...
+        """Return each check by name: ``ok`` or why it is not. Encodes and searches for real.
+
+        Whoever can reach the server may ask, so a reason names no path; the log has it whole.
+        """
+        checks = {
+            "database": lambda: self.indexing.list_jobs(status=None, limit=1, cursor=None),
+            "search": lambda: self._queries.check(self.settings.effective_index_prefix),
+        }
+        return {name: _outcome(name, check) for name, check in checks.items()}
+
+
+def _outcome(name: str, check: Callable[[], object]) -> str:
+    try:
+        check()
+    except ImagedexError as error:
+        _log.error("not_ready", check=name, error=str(error))
+        return f"{type(error).__name__}: see the server's log"
+    return "ok"
+
+
+class _LazyTextEncoder:
+    """A text encoder that loads its model at the first text, once, whichever thread brings it."""
+
+    def __init__(self, model: EmbeddingModel, *, threads: int) -> None:
+        self._model = model
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._encoder: TextEncoder | None = None
+
+    def encode_texts(self, texts: Sequence[str]) -> VectorArray:
+        encoder = self._encoder
+        if encoder is None:
+            with self._lock:
+                if self._encoder is None:
+                    self._encoder = self._model.load_text_encoder(threads=self._threads)
+                encoder = self._encoder
+        return encoder.encode_texts(texts)
+
+
+def _make_engine(settings: Settings) -> Engine:
+    return DaskLocalEngine(
+        workers=settings.indexing.workers,
+        threads_per_worker=settings.indexing.threads_per_worker,
+        log_dir=settings.home / "logs",
+    )
+
+
+def _decode_limits(settings: Settings) -> DecodeLimits:
+    decoding = settings.decoding
+    return DecodeLimits(
+        max_file_bytes=decoding.max_file_bytes,
+        max_pixels=decoding.max_pixels,
+        timeout_seconds=decoding.timeout_seconds,
+        memory_bytes=decoding.memory_bytes,
+    )
+
+
+def build_application(settings: Settings, *, run_jobs: bool) -> Application:
+    """Wire the services of one process; nothing is opened before ``start``.
+
+    ``run_jobs`` says whether this process owns the home and runs its jobs; a process that only
+    asks (search, statistics, keys) leaves that to the server.
+    """
+    return Application(settings, run_jobs=run_jobs)

@@ -1,0 +1,173 @@
+"""Run an index job: plan, embed, commit, publish.
+
+Every step can be repeated: the plan, each chunk and each commit are checkpoints, and a job that
+is run again goes on after the last of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from pathlib import Path
+
+import structlog
+
+from imagedex.catalog import Catalog
+from imagedex.database import Database
+from imagedex.engine import Engine
+from imagedex.indexing.chunk import ChunkTask, WorkerSetup, embed_chunk
+from imagedex.indexing.planning import Plan, plan_notified, plan_scan
+from imagedex.indexing.publishing import Publisher
+from imagedex.ingest import scan
+from imagedex.jobs import (
+    Chunk,
+    ChunkDone,
+    ChunkState,
+    Job,
+    JobCancelled,
+    JobKind,
+    JobRun,
+    JobStore,
+)
+
+_log = structlog.get_logger(__name__)
+
+_STOP_CHECK_SECONDS = 0.5
+"""How often a job that waits for its workers looks whether it should stop."""
+
+
+class IndexFlow:
+    """The handler of index jobs; one instance runs any number of jobs, one per index at a time."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        catalog: Catalog,
+        jobs: JobStore,
+        engine: Engine,
+        publisher: Publisher,
+        setup: WorkerSetup,
+        chunk_images: int,
+        commit_images: int,
+        commit_seconds: float,
+    ) -> None:
+        self._database = database
+        self._catalog = catalog
+        self._jobs = jobs
+        self._engine = engine
+        self._publisher = publisher
+        self._setup = setup
+        self._chunk_images = chunk_images
+        self._commit_images = commit_images
+        self._commit_seconds = commit_seconds
+
+    def run(self, run: JobRun) -> None:
+        """Run a job to its end, or until it should stop (see ``JobRun.checkpoint``)."""
+        job = run.lease.job
+        index_prefix = Path(job.request["index_prefix"])
+        force = job.request.get("force_reindex", False)
+        self._publisher.reconcile(index_prefix, start_anew=force)
+        if not job.is_planned:
+            self._plan(run, job)
+        try:
+            self._embed_and_publish(run, index_prefix)
+        except JobCancelled:
+            # What was embedded before the cancellation is good and was paid for.
+            self._publisher.publish(run.lease, index_prefix)
+            raise
+        self._publisher.sweep(index_prefix, job.index_id)
+
+    def _embed_and_publish(self, run: JobRun, index_prefix: Path) -> None:
+        while True:
+            if chunks := self._jobs.chunks(run.lease.job.job_id, ChunkState.PLANNED):
+                self._embed(run, index_prefix, chunks)
+            self._publisher.publish(run.lease, index_prefix)
+            # Publishing leaves work when part files were lost: their chunks are planned again.
+            if not self._jobs.chunks(run.lease.job.job_id, ChunkState.PLANNED):
+                return
+
+    def _plan(self, run: JobRun, job: Job) -> None:
+        plan = self._make_plan(job)
+        run.checkpoint()
+        self._jobs.save_plan(
+            run.lease,
+            plan.chunks(self._chunk_images),
+            total_images=plan.total_images,
+            settled_images=plan.settled_images,
+            failures=plan.failures,
+        )
+        with self._database.transaction() as transaction:
+            self._jobs.assert_held(transaction, run.lease)
+            self._catalog.record_failures(transaction, job.index_id, plan.failures)
+        _log.info(
+            "job_planned",
+            job_id=job.job_id,
+            total_images=plan.total_images,
+            embed=len(plan.embed),
+            remove=len(plan.remove),
+            failed=len(plan.failures),
+        )
+
+    def _make_plan(self, job: Job) -> Plan:
+        roots = self._setup.image_roots
+        if job.kind is JobKind.FULL:
+            scanned = scan(roots, roots.check(job.request["image_dir"]))
+            force = bool(job.request["force_reindex"])
+            return plan_scan(scanned, self._catalog, job.index_id, force=force)
+        paths = [roots.check(path) for path in job.request["image_paths"]]
+        return plan_notified(paths, self._catalog, job.index_id, roots)
+
+    def _embed(self, run: JobRun, index_prefix: Path, chunks: list[Chunk]) -> None:
+        self._engine.start()
+        futures: set[Future[ChunkDone]] = set()
+        waiting = iter(chunks)
+        unpublished = 0
+        published_at = time.monotonic()
+        try:
+            while True:
+                self._fill(futures, waiting, run, index_prefix)
+                if not futures:
+                    return
+                done, futures = wait(
+                    futures, timeout=_STOP_CHECK_SECONDS, return_when=FIRST_COMPLETED
+                )
+                for future in done:
+                    unpublished += self._checkpoint(run, future.result())
+                run.checkpoint()
+                is_due = time.monotonic() - published_at >= self._commit_seconds
+                if unpublished >= self._commit_images or (unpublished and is_due):
+                    self._publisher.publish(run.lease, index_prefix)
+                    unpublished = 0
+                    published_at = time.monotonic()
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def _fill(
+        self,
+        futures: set[Future[ChunkDone]],
+        waiting: Iterator[Chunk],
+        run: JobRun,
+        index_prefix: Path,
+    ) -> None:
+        while len(futures) < self._engine.chunks_in_flight:
+            chunk = next(waiting, None)
+            if chunk is None:
+                return
+            task = ChunkTask(
+                setup=self._setup,
+                index_prefix=index_prefix,
+                job_id=run.lease.job.job_id,
+                number=chunk.number,
+                fence=run.lease.fence,
+                image_paths=chunk.image_paths,
+            )
+            futures.add(self._engine.submit(embed_chunk, task))
+
+    def _checkpoint(self, run: JobRun, done: ChunkDone) -> int:
+        with self._database.transaction() as transaction:
+            self._jobs.checkpoint_embedded(transaction, run.lease, done)
+            self._catalog.record_failures(transaction, run.lease.job.index_id, done.failures)
+        return done.indexed

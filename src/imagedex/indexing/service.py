@@ -1,0 +1,172 @@
+"""Take requests to index, and tell how they fare."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from imagedex.catalog import Catalog
+from imagedex.core.times import utc_now
+from imagedex.embedding import EmbeddingModel
+from imagedex.engine import Engine, WorkerStatus
+from imagedex.indexing.interfaces import IndexStats, JobReport, WorkerReport
+from imagedex.indexing.locations import IndexLocations
+from imagedex.ingest import ImageRoots, require_directory
+from imagedex.jobs import (
+    IdempotencyKey,
+    Job,
+    JobFailure,
+    JobKind,
+    JobStatus,
+    JobStore,
+    NewJob,
+    Page,
+    Priority,
+)
+from imagedex.segments import IndexFiles
+
+
+class IndexingService:
+    """The ``Indexing`` of one controller, over its catalog, its jobs and its engine."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        jobs: JobStore,
+        engine: Engine,
+        model: EmbeddingModel,
+        image_roots: ImageRoots,
+        locations: IndexLocations,
+        files_of: Callable[[Path], IndexFiles],
+    ) -> None:
+        self._catalog = catalog
+        self._jobs = jobs
+        self._engine = engine
+        self._model = model
+        self._image_roots = image_roots
+        self._locations = locations
+        self._files_of = files_of
+
+    def trigger(
+        self,
+        image_dir: str,
+        *,
+        index_prefix: str | None = None,
+        force_reindex: bool = False,
+        priority: Priority = Priority.NORMAL,
+        idempotency: IdempotencyKey | None = None,
+    ) -> Job:
+        """Request that a directory be scanned and its new and changed images be indexed."""
+        directory = self._image_roots.check(image_dir)
+        require_directory(directory)
+        request = {"image_dir": directory, "force_reindex": force_reindex}
+        return self._submit(JobKind.FULL, request, index_prefix, priority, idempotency)
+
+    def notify(
+        self,
+        image_paths: Sequence[str],
+        *,
+        index_prefix: str | None = None,
+        priority: Priority = Priority.NORMAL,
+        idempotency: IdempotencyKey | None = None,
+    ) -> tuple[Job, float | None]:
+        """Request that images, which may be new, changed or gone, be brought up to date."""
+        paths = sorted({self._image_roots.check(path) for path in image_paths})
+        job = self._submit(
+            JobKind.INCREMENTAL,
+            {"image_paths": paths},
+            index_prefix,
+            priority,
+            idempotency,
+            images_count=len(paths),
+        )
+        rate = self._jobs.recent_images_per_second(job.index_id)
+        return job, None if rate is None else len(paths) / rate
+
+    def _submit(
+        self,
+        kind: JobKind,
+        request: Mapping[str, Any],
+        index_prefix: str | None,
+        priority: Priority,
+        idempotency: IdempotencyKey | None,
+        images_count: int = 0,
+    ) -> Job:
+        prefix = self._locations.resolve(index_prefix)
+        index = self._catalog.ensure_index(prefix)
+        canonical = json.dumps([kind.value, request], sort_keys=True).encode()
+        new = NewJob(
+            index_id=index.index_id,
+            kind=kind,
+            request={**request, "index_prefix": str(prefix)},
+            priority=priority,
+            dedupe_key=hashlib.sha256(canonical).hexdigest(),
+            images_count=images_count,
+        )
+        return self._jobs.submit(new, idempotency)
+
+    def status(self, job_id: str) -> JobReport:
+        """Return a job's state. Raises NotFound."""
+        job = self._jobs.get(job_id)
+        shares = self._jobs.worker_shares(job_id)
+        connected = {worker.worker_id: worker.status for worker in self._engine.workers()}
+        workers = tuple(
+            WorkerReport(
+                worker_id=share.worker_id,
+                host=share.host,
+                status=connected.get(share.worker_id, WorkerStatus.LOST).value,
+                images_processed=share.images_processed,
+            )
+            for share in shares
+        )
+        embedded = sum(share.images_processed for share in shares)
+        return JobReport(job, workers, _estimated_completion(job, embedded))
+
+    def list_jobs(self, *, status: JobStatus | None, limit: int, cursor: str | None) -> Page[Job]:
+        """Return jobs, newest first."""
+        return self._jobs.list_jobs(status=status, limit=limit, cursor=cursor)
+
+    def failures(self, job_id: str, *, limit: int, cursor: str | None) -> Page[JobFailure]:
+        """Return the images that a job could not index."""
+        return self._jobs.failures(job_id, limit=limit, cursor=cursor)
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancel a job. Raises NotFound, Conflict."""
+        return self._jobs.request_cancel(job_id)
+
+    def retry(self, job_id: str) -> Job:
+        """Queue a job again for what failed. Raises NotFound, Conflict."""
+        return self._jobs.retry(job_id)
+
+    def stats(self, index_prefix: str | None = None) -> IndexStats:
+        """Return the state of an index."""
+        prefix = self._locations.resolve(index_prefix)
+        manifest = self._files_of(prefix).current()
+        index = self._catalog.get_index(prefix)
+        failed = self._catalog.counts(index.index_id).failed if index is not None else 0
+        return IndexStats(
+            model_name=self._model.name if manifest is None else manifest.model_name,
+            embedding_dim=self._model.dim if manifest is None else manifest.dim,
+            num_images=0 if manifest is None else manifest.images,
+            num_failed=failed,
+            last_updated=None if manifest is None else manifest.created_at,
+            generation=0 if manifest is None else manifest.generation,
+            faiss_bytes=0 if manifest is None else sum(s.faiss.bytes for s in manifest.segments),
+            parquet_bytes=0
+            if manifest is None
+            else sum(s.parquet.bytes for s in manifest.segments),
+        )
+
+
+def _estimated_completion(job: Job, embedded: int) -> datetime | None:
+    """Extrapolate from the images embedded since the job started; None before the first."""
+    if job.status is not JobStatus.RUNNING or job.started_at is None or embedded == 0:
+        return None
+    now = utc_now()
+    seconds_per_image = (now - job.started_at).total_seconds() / embedded
+    return now + timedelta(seconds=(job.total_images - job.processed_images) * seconds_per_image)

@@ -1,0 +1,16 @@
+"""A controller whose jobs run."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.controller import Controller
+
+
+@pytest.fixture
+def controller(tmp_path: Path) -> Iterator[Controller]:
+    controller = Controller(tmp_path)
+    controller.runner.start()
+    yield controller
+    controller.close()

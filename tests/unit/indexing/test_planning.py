@@ -1,0 +1,168 @@
+"""What a job has to do, given what the catalog knows."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from imagedex.catalog import SqlCatalog
+from imagedex.core.images import FailureReason, FileStamp, ImageFacts, ImageFailure, RowLocation
+from imagedex.database import Database
+from imagedex.indexing.planning import Plan, plan_notified, plan_scan
+from imagedex.ingest import ImageRoots, ScannedFile
+from imagedex.jobs import ChunkAction
+
+STAMP = FileStamp(size=100, mtime_ns=1)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(f"sqlite:///{tmp_path / 'imagedex.db'}")
+    database.upgrade()
+    yield database
+    database.close()
+
+
+class KnownImages:
+    """A catalog of one index, and short ways to fill it."""
+
+    def __init__(self, database: Database, tmp_path: Path) -> None:
+        self._database = database
+        self.catalog = SqlCatalog(database)
+        self.index_id = self.catalog.ensure_index(tmp_path / "index").index_id
+
+    def indexed(self, *image_paths: str, stamp: FileStamp = STAMP) -> None:
+        rows = [
+            (RowLocation(1, row), ImageFacts(path, "0" * 64, stamp, 8, 8, "PNG"))
+            for row, path in enumerate(image_paths)
+        ]
+        with self._database.transaction() as transaction:
+            self.catalog.record_generation(
+                transaction, self.index_id, generation=1, indexed=rows, removed_paths=()
+            )
+
+    def failed(self, image_path: str, reason: FailureReason) -> None:
+        failure = ImageFailure(image_path, reason, "why", STAMP)
+        with self._database.transaction() as transaction:
+            self.catalog.record_failures(transaction, self.index_id, [failure])
+
+    def plan(self, scanned: Sequence[ScannedFile | ImageFailure], *, force: bool = False) -> Plan:
+        return plan_scan(scanned, self.catalog, self.index_id, force=force)
+
+
+@pytest.fixture
+def known(database: Database, tmp_path: Path) -> KnownImages:
+    return KnownImages(database, tmp_path)
+
+
+def test_a_new_file_is_embedded(known: KnownImages) -> None:
+    plan = known.plan([ScannedFile("/p/new.png", STAMP)])
+    assert (plan.embed, plan.total_images, plan.settled_images) == (["/p/new.png"], 1, 0)
+
+
+def test_an_unchanged_file_is_settled(known: KnownImages) -> None:
+    known.indexed("/p/same.png")
+    plan = known.plan([ScannedFile("/p/same.png", STAMP)])
+    assert (plan.embed, plan.total_images, plan.settled_images) == ([], 1, 1)
+
+
+@pytest.mark.parametrize("stamp", [FileStamp(101, 1), FileStamp(100, 2)])
+def test_a_changed_file_is_embedded_again(known: KnownImages, stamp: FileStamp) -> None:
+    known.indexed("/p/changed.png")
+    assert known.plan([ScannedFile("/p/changed.png", stamp)]).embed == ["/p/changed.png"]
+
+
+def test_force_embeds_unchanged_and_failed_files(known: KnownImages) -> None:
+    known.indexed("/p/same.png")
+    known.failed("/p/empty.png", FailureReason.EMPTY)
+    scanned = [ScannedFile("/p/same.png", STAMP), ScannedFile("/p/empty.png", STAMP)]
+    assert known.plan(scanned, force=True).embed == ["/p/same.png", "/p/empty.png"]
+
+
+def test_a_failure_that_lies_in_the_bytes_is_reported_but_not_tried_again(
+    known: KnownImages,
+) -> None:
+    known.failed("/p/empty.png", FailureReason.EMPTY)
+    plan = known.plan([ScannedFile("/p/empty.png", STAMP)])
+    assert plan.embed == []
+    assert plan.settled_images == 1
+    assert [(f.image_path, f.reason, f.detail) for f in plan.failures] == [
+        ("/p/empty.png", FailureReason.EMPTY, "why")
+    ]
+
+
+def test_a_failure_that_may_pass_is_tried_again(known: KnownImages) -> None:
+    known.failed("/p/slow.png", FailureReason.DECODER_TIMEOUT)
+    assert known.plan([ScannedFile("/p/slow.png", STAMP)]).embed == ["/p/slow.png"]
+
+
+def test_a_failure_of_the_scan_is_settled_and_reported(known: KnownImages) -> None:
+    failure = ImageFailure("/p/pipe.png", FailureReason.NOT_A_FILE, "A FIFO.")
+    plan = known.plan([failure])
+    assert (plan.failures, plan.settled_images, plan.embed) == ([failure], 1, [])
+
+
+def test_a_file_that_a_scan_does_not_find_is_left_in_the_index(known: KnownImages) -> None:
+    known.indexed("/p/gone.png")
+    assert known.plan([]).remove == []
+
+
+def test_chunks_hold_all_work_and_no_more_than_their_size() -> None:
+    plan = Plan(embed=[f"/p/{n}.png" for n in range(5)], remove=["/p/gone.png"])
+    chunks = list(plan.chunks(2))
+    assert [(c.action, len(c.image_paths)) for c in chunks] == [
+        (ChunkAction.REMOVE, 1),
+        (ChunkAction.EMBED, 2),
+        (ChunkAction.EMBED, 2),
+        (ChunkAction.EMBED, 1),
+    ]
+
+
+class TestNotified:
+    """A notifier's word counts, except against a share that is not there."""
+
+    def _plan(self, known: KnownImages, root: Path, *names: str) -> Plan:
+        paths = [str(root / name) for name in names]
+        return plan_notified(paths, known.catalog, known.index_id, ImageRoots([root]))
+
+    def test_a_file_that_is_there_is_embedded_even_when_it_seems_unchanged(
+        self, known: KnownImages, tmp_path: Path
+    ) -> None:
+        photo = tmp_path / "photo.png"
+        photo.write_bytes(b"x")
+        stat = photo.stat()
+        known.indexed(str(photo), stamp=FileStamp(stat.st_size, stat.st_mtime_ns))
+        assert self._plan(known, tmp_path, "photo.png").embed == [str(photo)]
+
+    def test_an_indexed_file_that_is_gone_is_removed(
+        self, known: KnownImages, tmp_path: Path
+    ) -> None:
+        (tmp_path / "other.png").touch()
+        known.indexed(str(tmp_path / "gone.png"))
+        plan = self._plan(known, tmp_path, "gone.png")
+        assert (plan.remove, plan.settled_images) == ([str(tmp_path / "gone.png")], 1)
+
+    def test_an_unknown_file_that_is_not_there_has_vanished(
+        self, known: KnownImages, tmp_path: Path
+    ) -> None:
+        (tmp_path / "other.png").touch()
+        plan = self._plan(known, tmp_path, "never.png")
+        assert plan.remove == []
+        assert [failure.reason for failure in plan.failures] == [FailureReason.VANISHED]
+
+    def test_an_empty_image_root_is_no_reason_to_remove(
+        self, known: KnownImages, tmp_path: Path
+    ) -> None:
+        root = tmp_path / "unmounted"
+        root.mkdir()
+        known.indexed(str(root / "photo.png"))
+        plan = self._plan(known, root, "photo.png")
+        assert plan.remove == []
+        assert "mounted" in plan.failures[0].detail
+
+    def test_a_path_that_is_named_twice_counts_once(
+        self, known: KnownImages, tmp_path: Path
+    ) -> None:
+        (tmp_path / "photo.png").touch()
+        plan = self._plan(known, tmp_path, "photo.png", "photo.png")
+        assert (plan.total_images, len(plan.embed)) == (1, 1)
