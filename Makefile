@@ -1,0 +1,54 @@
+# The commands of the README; CI runs the same ones.
+# PYTHON=…       the interpreter that .venv is made with (else the first that is new enough)
+# PYTEST_ARGS=…  more options for pytest
+# BENCH_ARGS=…   options for the benchmarks (--only NAME, --output FILE)
+
+BIN := .venv/bin
+PYTHON ?=
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench format docs lock
+
+help:
+	@echo "make setup   make .venv with everything that is needed"
+	@echo "make demo    index sample photos, search them, write a contact sheet"
+	@echo "make test    run all tests"
+	@echo "make check   run all static checks"
+	@echo "make bench   measure, print the figures and write them to bench-results.json"
+	@echo "make format  put the code into the house's format"
+	@echo "make docs    renew the generated parts of the documentation"
+	@echo "make lock    resolve the dependencies again"
+
+setup:
+	@scripts/setup.sh $(PYTHON)
+
+demo: setup
+	@$(BIN)/python scripts/demo.py
+
+test: setup
+	@scripts/install_test_packages.sh
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/lock.py --check
+	$(BIN)/python scripts/render_docs.py --check
+	$(BIN)/python scripts/check_docs.py
+
+bench: setup
+	@PYTHONPATH=tests $(BIN)/python -m bench.run $(BENCH_ARGS)
+
+format: setup
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+docs: setup
+	@$(BIN)/python scripts/render_docs.py
+
+lock:
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(or $(PYTHON),python3) scripts/lock.py

@@ -1,0 +1,26 @@
+#!/bin/sh
+# Get the Debian packages that some tests need, when that is possible without asking anybody:
+# as root, with apt-get. Elsewhere those tests are skipped and say so.
+set -eu
+
+missing=
+command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
+    echo "Not installed:$missing. The tests that need it are skipped; to run them:"
+    echo "    sudo apt-get install$missing"
+    exit 0
+fi
+
+echo "Installing for the tests:$missing"
+export DEBIAN_FRONTEND=noninteractive
+install() {
+    # shellcheck disable=SC2086 # Each word is a package.
+    apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 install --yes \
+        --no-install-recommends $missing </dev/null >/dev/null
+}
+# The package lists of a fresh machine are empty or old; then the first try fails.
+install 2>/dev/null ||
+    { apt-get -qq -o DPkg::Lock::Timeout=300 update </dev/null && install; } ||
+    echo "apt-get could not install$missing; the tests that need it are skipped." >&2

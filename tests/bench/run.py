@@ -1,0 +1,276 @@
+"""Measure what Imagedex promises, print it, and write it to a JSON file.
+
+Run by ``make bench``. Every figure is taken through the outside contract (commands and HTTP) from
+real processes. The evaluation set is a folder with ``captions.tsv`` and ``images/``; without one
+the figures that need it are left out and named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from bench.load import Latencies, get_request, measure, new_query, post_request
+from bench.vectors import make_index
+from imagedex.embedding import find_model
+from support.kills import index_under_kills
+from support.pictures import draw_pictures, vary_pictures
+from support.server import ServerProcess, wait_for_job
+
+STAMPS = Path(__file__).resolve().parents[3] / "shared" / "eval" / "stamps"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure beside what was promised."""
+
+    name: str
+    value: float
+    unit: str
+    promised: str
+    is_met: bool
+
+
+class Bench:
+    """Collects the figures of one run."""
+
+    def __init__(self, scratch: Path, evaluation: Path) -> None:
+        self.scratch = scratch
+        self.evaluation = evaluation
+        self.figures: list[Figure] = []
+        self.console = Console(stderr=True)
+
+    def at_least(self, name: str, value: float, unit: str, bound: float) -> None:
+        """Add a figure that should not be lower."""
+        self._add(Figure(name, round(value, 3), unit, f"at least {bound:g}", value >= bound))
+
+    def at_most(self, name: str, value: float, unit: str, bound: float) -> None:
+        """Add a figure that should not be higher."""
+        self._add(Figure(name, round(value, 3), unit, f"at most {bound:g}", value <= bound))
+
+    def _add(self, figure: Figure) -> None:
+        self.figures.append(figure)
+        self.console.print(f"{figure.name}: {figure.value:g} {figure.unit} ({figure.promised})")
+
+    def pictures(self, name: str, count: int) -> Path:
+        """Make a folder of pictures, from the evaluation set where there is one."""
+        folder = self.scratch / name
+        if self.evaluation.is_dir():
+            vary_pictures(self.evaluation / "images", folder, count)
+        else:
+            draw_pictures(folder, count)
+        return folder
+
+
+def retrieval(bench: Bench) -> None:
+    """Captions of the evaluation set find their images."""
+    command = [sys.executable, "-m", "imagedex.cli", "eval", str(bench.evaluation / "captions.tsv")]
+    command += ["--images", str(bench.evaluation / "images"), "--json"]
+    environment = {**os.environ, "IMAGEDEX_HOME": str(bench.scratch / "eval-home")}
+    done = subprocess.run(command, check=True, capture_output=True, env=environment)
+    scores = json.loads(done.stdout)
+    bench.at_least("retrieval R@1", scores["R@1"], "", 0.27)
+    bench.at_least("retrieval R@10", scores["R@10"], "", 0.52)
+
+
+def indexing_speed(bench: Bench) -> None:
+    """Images per second from trigger to completed, the model loaded by a job before."""
+    images = bench.evaluation / "images"
+    with ServerProcess(bench.scratch / "speed", [images]) as server, server.client() as client:
+        rates = []
+        for _ in range(4):
+            started = time.monotonic()
+            answer = client.post(
+                "/api/v1/index/trigger", json={"image_dir": str(images), "force_reindex": True}
+            )
+            status: dict[str, Any] = wait_for_job(client, answer.json()["job_id"])
+            seconds = time.monotonic() - started
+            assert status["status"] == "completed", status
+            rates.append(status["progress"]["processed_images"] / seconds)
+        bench.at_least("indexing, model loaded", statistics.median(rates[1:]), "images/s", 40)
+
+
+def serving(bench: Bench) -> None:
+    """Start, queries and memory with an index of 10,000 vectors."""
+    home = bench.scratch / "serving"
+    make_index(home / "index", find_model("bundled"), 10_000)
+    folder = bench.pictures("while-a-job-runs", 1000)
+    server = ServerProcess(home, [folder])
+    seconds = []
+    for _ in range(5):
+        started = time.monotonic()
+        server.start()
+        seconds.append(time.monotonic() - started)
+        server.stop()
+    bench.at_most("start to ready, 10,000 vectors", statistics.median(seconds), "s", 3)
+
+    with server:
+        chance = random.Random(1)
+        _for_seconds(server, 2, [lambda: new_query(chance)])
+        latencies = _for_seconds(server, 10, [lambda: new_query(chance)])
+        bench.at_most("query p50, not cached", latencies.milliseconds(50), "ms", 15)
+        same = post_request("/api/v1/query", {"text": "a dog in a park", "top_k": 10})
+        latencies = _for_seconds(server, 5, [lambda: same])
+        bench.at_most("query p50, cached", latencies.milliseconds(50), "ms", 3)
+        bench.at_most("memory of the server", _resident_megabytes(server), "MB", 500)
+        _while_a_job_runs(bench, server, folder)
+        bench.at_most("memory of the server after a job", _resident_megabytes(server), "MB", 500)
+
+
+def _while_a_job_runs(bench: Bench, server: ServerProcess, folder: Path) -> None:
+    chance = random.Random(2)
+    with server.client() as client:
+        job_id, is_running = _start_job(server, folder)
+        calls = [f"/api/v1/index/status/{job_id}", "/api/v1/index/jobs", "/api/v1/index/stats"]
+        clients = [_one_of(chance, [get_request(call) for call in calls]) for _ in range(20)]
+        latencies = measure(server.port, clients, until=lambda: not is_running())
+        assert latencies.failed == 0
+        bench.at_most(
+            "control endpoints p99, 20 clients, job running", latencies.milliseconds(99), "ms", 100
+        )
+        assert wait_for_job(client, job_id)["status"] == "completed"
+
+        job_id, is_running = _start_job(server, folder)
+        latencies = measure(
+            server.port, [lambda: new_query(chance)], until=lambda: not is_running()
+        )
+        assert latencies.failed == 0
+        bench.at_most("query p99, not cached, job running", latencies.milliseconds(99), "ms", 60)
+        assert wait_for_job(client, job_id)["status"] == "completed"
+
+
+def _start_job(server: ServerProcess, folder: Path) -> tuple[str, Callable[[], bool]]:
+    """Trigger a job and wait until its first images are done; then it runs for a while."""
+    with server.client() as client:
+        answer = client.post(
+            "/api/v1/index/trigger", json={"image_dir": str(folder), "force_reindex": True}
+        )
+        job_id: str = answer.json()["job_id"]
+        while _processed(client.get(f"/api/v1/index/status/{job_id}").json()) == 0:
+            time.sleep(0.05)
+    deadline = time.monotonic() + 10
+    return job_id, lambda: time.monotonic() < deadline
+
+
+def _processed(status: dict[str, Any]) -> int:
+    processed: int = status["progress"]["processed_images"]
+    return processed
+
+
+def _one_of(chance: random.Random, requests: list[bytes]) -> Callable[[], bytes]:
+    return lambda: chance.choice(requests)
+
+
+def _for_seconds(
+    server: ServerProcess, seconds: float, clients: list[Callable[[], bytes]]
+) -> Latencies:
+    deadline = time.monotonic() + seconds
+    latencies = measure(server.port, clients, until=lambda: time.monotonic() >= deadline)
+    assert latencies.failed == 0
+    return latencies
+
+
+def _resident_megabytes(server: ServerProcess) -> float:
+    return float(psutil.Process(server.pid).memory_info().rss) / 1e6
+
+
+def demo(bench: Bench) -> None:
+    """``make demo`` in a fresh clone, with the downloads already in the user's caches."""
+    clone = bench.scratch / "clone"
+    here = Path(__file__).resolve().parents[2]
+    subprocess.run(["git", "clone", "--quiet", str(here), str(clone)], check=True)
+    started = time.monotonic()
+    with (bench.scratch / "demo.log").open("wb") as log:
+        done = subprocess.run(
+            ["make", "demo"], cwd=clone, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+    assert done.returncode == 0, (bench.scratch / "demo.log").read_text()[-4000:]
+    bench.at_most("make demo, fresh clone", time.monotonic() - started, "s", 180)
+
+
+def kills(bench: Bench) -> None:
+    """Twenty ``kill -9`` while 1,000 images are indexed."""
+    folder = bench.pictures("killed", 1000)
+    images = {str(path) for path in folder.iterdir()}
+    server = ServerProcess(bench.scratch / "kills", [folder])
+    report = index_under_kills(server, folder, images, kills=20, seed=7)
+    for fault in report.faults:
+        bench.console.print(f"fault: {fault}")
+    bench.at_least("kill -9 of the server while indexing", report.kills, "kills", 20)
+    bench.at_most("faults found after the kills", len(report.faults), "", 0)
+
+
+MEASUREMENTS = {
+    "retrieval": retrieval,
+    "indexing": indexing_speed,
+    "serving": serving,
+    "kills": kills,
+    "demo": demo,
+}
+NEED_EVALUATION = {"retrieval", "indexing"}
+
+
+def main() -> int:
+    """Measure, print, write; return 1 when a figure was not met."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=sorted(MEASUREMENTS), action="append")
+    parser.add_argument("--evaluation", type=Path, default=STAMPS)
+    parser.add_argument("--output", type=Path, default=Path("bench-results.json"))
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="imagedex-bench-") as scratch:
+        bench = Bench(Path(scratch), arguments.evaluation)
+        for name in arguments.only or MEASUREMENTS:
+            if name in NEED_EVALUATION and not arguments.evaluation.is_dir():
+                bench.console.print(f"{name}: left out, there is no {arguments.evaluation}")
+                continue
+            MEASUREMENTS[name](bench)
+    _print(bench)
+    arguments.output.write_text(json.dumps(_document(bench), indent=2) + "\n")
+    return 0 if all(figure.is_met for figure in bench.figures) else 1
+
+
+def _document(bench: Bench) -> dict[str, Any]:
+    return {
+        "taken_at": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "machine": {
+            "processor": _processor(),
+            "cores": len(os.sched_getaffinity(0)),
+            "memory_gigabytes": round(psutil.virtual_memory().total / 2**30),
+            "python": platform.python_version(),
+        },
+        "figures": [asdict(figure) for figure in bench.figures],
+    }
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
+
+
+def _print(bench: Bench) -> None:
+    table = Table("figure", "measured", "unit", "promised", "met")
+    for figure in bench.figures:
+        met = "yes" if figure.is_met else "NO"
+        table.add_row(figure.name, f"{figure.value:g}", figure.unit, figure.promised, met)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
