@@ -53,9 +53,12 @@ class CatalogEntry:
 
 @dataclass(frozen=True, slots=True)
 class CatalogCounts:
-    """How many images of an index are in which state."""
+    """How many images of an index are in which state.
 
-    indexed: int
+    An image that is indexed and whose later version failed counts as both.
+    """
+
+    indexed: int  # Those that a search can find: the images of the recorded generation.
     failed: int
 
 
@@ -95,7 +98,11 @@ class Catalog(Protocol):
         indexed: Iterable[tuple[RowLocation, ImageFacts]],
         removed_paths: Sequence[str],
     ) -> None:
-        """Bring the catalog to a published generation: new rows in, removed paths out."""
+        """Bring the catalog to a published generation: removed paths out, then new rows in.
+
+        A generation that is recorded already, or an older one, changes nothing, so that it may
+        be replayed. Of a path that comes twice in ``indexed`` the last one counts.
+        """
         ...
 
     def record_tombstones(

@@ -1,0 +1,10 @@
+"""Where all durable state but the vectors lives: one SQLite file.
+
+Only this room and the ``_sql`` modules of others know SQLAlchemy; everybody else holds a
+:class:`Database` to begin transactions and passes them on.
+"""
+
+from imagedex.database.connections import Database, Snapshot, Transaction
+from imagedex.database.home import HomeLock, prepare_home
+
+__all__ = ["Database", "HomeLock", "Snapshot", "Transaction", "prepare_home"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -65,6 +65,19 @@ class JobStore(Protocol):
     LeaseLost once the lease has passed to another owner.
     """
 
+    @property
+    def lease_seconds(self) -> float:
+        """After this silence of its owner a job may be taken over."""
+        ...
+
+    def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call ``listener`` whenever this process has made work that could be leased.
+
+        It is called after the change is durable, in the thread that made it, and must return
+        at once. Returns a function that ends the subscription.
+        """
+        ...
+
     def submit(self, new: NewJob, idempotency: IdempotencyKey | None = None) -> Job:
         """Store a job, or return the one that this request has already made.
 
@@ -78,11 +91,19 @@ class JobStore(Protocol):
         ...
 
     def list_jobs(self, *, status: JobStatus | None, limit: int, cursor: str | None) -> Page[Job]:
-        """Return jobs, newest first. Raises InvalidRequest for a cursor that is none."""
+        """Return jobs, newest first. Raises InvalidRequest for a cursor that is none.
+
+        ``total`` counts all jobs of that status. Jobs that come while a client pages neither
+        repeat nor displace those on later pages.
+        """
         ...
 
     def failures(self, job_id: str, *, limit: int, cursor: str | None) -> Page[JobFailure]:
-        """Return the images that failed, by path. Raises NotFound, InvalidRequest (cursor)."""
+        """Return the images that failed, by path. Raises NotFound, InvalidRequest (cursor).
+
+        An image that is being retried stays listed until it succeeds; it does not count in the
+        job's ``failed_images`` meanwhile.
+        """
         ...
 
     def worker_shares(self, job_id: str) -> list[WorkerShare]:
@@ -128,7 +149,10 @@ class JobStore(Protocol):
         ...
 
     def should_yield(self, lease: Lease) -> bool:
-        """Say whether a job of higher priority waits for the same index."""
+        """Say whether a job of higher priority (risen by waiting) waits for the same index.
+
+        Raises LeaseLost.
+        """
         ...
 
     def is_cancel_requested(self, lease: Lease) -> bool:
@@ -138,7 +162,10 @@ class JobStore(Protocol):
     def requeue(
         self, lease: Lease, *, error: str | None, delay_seconds: float, count_attempt: bool
     ) -> None:
-        """Give the job back, to be run again after a delay, keeping its checkpoint."""
+        """Give the job back, to be run again after a delay, keeping its checkpoint.
+
+        A job whose cancellation was requested meanwhile is cancelled instead.
+        """
         ...
 
     def finish(self, lease: Lease, status: JobStatus, error: str | None) -> Job:
@@ -160,6 +187,9 @@ class JobStore(Protocol):
     ) -> None:
         """Store the job's chunks, replacing any plan that was not finished, in one transaction.
 
+        Chunks are numbered from 0, or from where an earlier plan of the job ended: a number is
+        never used twice, since published segments name the chunks that they hold.
+
         ``settled_images`` need no worker (unchanged, gone, or failed while planning);
         ``failures`` are those that failed while planning. Chunks that remove begin as
         embedded, since only their commit is left to do.
@@ -177,7 +207,12 @@ class JobStore(Protocol):
     def checkpoint_committed(
         self, transaction: Transaction, job_id: str, numbers: Sequence[int]
     ) -> None:
-        """Record that chunks are in a published generation (also used when reconciling)."""
+        """Record that chunks are in a published generation (also used when reconciling).
+
+        Needs no lease: what is published is published. Repeating it, or naming jobs and chunks
+        that the database does not know, changes nothing. A chunk that was never recorded as
+        embedded counts as processed from now on.
+        """
         ...
 
     def assert_held(self, transaction: Transaction, lease: Lease) -> None:
@@ -185,7 +220,17 @@ class JobStore(Protocol):
         ...
 
     def replan_chunks(self, lease: Lease, numbers: Sequence[int]) -> None:
-        """Put embedded chunks back to planned, because their part files are gone."""
+        """Put embedded chunks back to planned, because their part files are gone.
+
+        Their images count as not processed again. Chunks in another state stay as they are.
+        """
+        ...
+
+    def raise_fence(self, index_id: int, fence: int) -> None:
+        """Let all later leases of the index have a higher fence than this one.
+
+        For reconciliation: an index whose database was lost has published fences already.
+        """
         ...
 
     def active_job_ids(self, index_id: int) -> list[str]:

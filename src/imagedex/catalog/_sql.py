@@ -1,0 +1,341 @@
+"""The catalog in the database."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, tuple_, update
+
+from imagedex.catalog.interfaces import CatalogCounts, CatalogEntry, ImageState, IndexEntry
+from imagedex.core.errors import NotFound
+from imagedex.core.ids import image_id_of
+from imagedex.core.images import FileStamp, ImageFacts, ImageFailure, RowLocation
+from imagedex.database import Database, Transaction
+from imagedex.database.tables import images, indexes
+
+_PARAMETERS = 900  # SQLite before 3.32 takes at most 999 parameters in a statement.
+_BATCH = 5000  # Images that are held in memory at once, however long an iterable is.
+
+ItemT = TypeVar("ItemT")
+AnyRow: TypeAlias = Row[*tuple[Any, ...]]
+
+
+class SqlCatalog:
+    """The catalog in a :class:`Database`; see :class:`imagedex.catalog.Catalog`.
+
+    An image whose later version failed counts twice, as indexed (its older vector is still
+    found) and as failed: ``indexed`` is the number of images that a search can find.
+    """
+
+    def __init__(self, database: Database, *, now: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._now = now
+
+    def ensure_index(self, index_prefix: Path) -> IndexEntry:
+        """Return the index's entry, creating it when this prefix is new."""
+        entry = self.get_index(index_prefix)
+        if entry is not None:
+            return entry
+        with self._database.transaction() as transaction:
+            connection = transaction.connection
+            # Another process may have created it since.
+            row = connection.execute(_index_by_prefix(index_prefix)).one_or_none()
+            if row is None:
+                values = {"index_prefix": str(index_prefix), "created_at": self._now()}
+                connection.execute(insert(indexes).values(values))
+                row = connection.execute(_index_by_prefix(index_prefix)).one()
+            return _index_entry(row)
+
+    def get_index(self, index_prefix: Path) -> IndexEntry | None:
+        """Return the index's entry, or None when nothing was ever indexed there."""
+        with self._database.read() as snapshot:
+            row = snapshot.connection.execute(_index_by_prefix(index_prefix)).one_or_none()
+        return None if row is None else _index_entry(row)
+
+    def list_indexes(self) -> list[IndexEntry]:
+        """Return all indexes, in the order of their creation."""
+        with self._database.read() as snapshot:
+            rows = snapshot.connection.execute(select(indexes).order_by(indexes.c.index_id)).all()
+        return [_index_entry(row) for row in rows]
+
+    def lookup(self, index_id: int, image_paths: Sequence[str]) -> dict[str, CatalogEntry]:
+        """Return the entries of those paths that are known, all as of one moment."""
+        found: dict[str, CatalogEntry] = {}
+        with self._database.read() as snapshot:
+            for paths in _batches(image_paths, _PARAMETERS):
+                rows = snapshot.connection.execute(_IMAGES_BY_PATH, _by_path(index_id, paths))
+                found.update((row[0], _catalog_entry(row)) for row in rows.all())
+        return found
+
+    def get_image(self, index_id: int, image_id: str) -> CatalogEntry | None:
+        """Return one image by its id."""
+        query = _IMAGES.where(images.c.index_id == index_id, images.c.image_id == image_id)
+        with self._database.read() as snapshot:
+            row = snapshot.connection.execute(query).first()
+        return None if row is None else _catalog_entry(row)
+
+    def counts(self, index_id: int) -> CatalogCounts:
+        """Return the totals that are kept with the index. Raises NotFound."""
+        query = select(indexes.c.indexed_images, indexes.c.failed_images)
+        with self._database.read() as snapshot:
+            row = snapshot.connection.execute(
+                query.where(indexes.c.index_id == index_id)
+            ).one_or_none()
+        if row is None:
+            raise NotFound(f"There is no index with the number {index_id}.")
+        return CatalogCounts(indexed=row.indexed_images, failed=row.failed_images)
+
+    def record_generation(
+        self,
+        transaction: Transaction,
+        index_id: int,
+        *,
+        generation: int,
+        indexed: Iterable[tuple[RowLocation, ImageFacts]],
+        removed_paths: Sequence[str],
+    ) -> None:
+        """Bring the catalog to a published generation: removed paths out, new rows in.
+
+        A generation that is recorded already, or an older one, changes nothing, so that it may
+        be replayed. Of a path that comes twice the last one counts. ``indexed`` may be of any
+        length. Raises NotFound for an index that is not known.
+        """
+        connection = transaction.connection
+        if generation <= _recorded_generation(connection, index_id):
+            return
+        tally = _Tally(connection, index_id)
+        for paths in _batches(removed_paths, _BATCH):
+            tally.remove(_known(connection, index_id, paths).values())
+        for batch in _batches(indexed, _BATCH):
+            values = {
+                facts.image_path: _indexed_values(index_id, location, facts)
+                for location, facts in batch
+            }
+            tally.store(values)
+        tally.settle(generation=generation, updated_at=self._now())
+
+    def record_tombstones(
+        self, transaction: Transaction, index_id: int, tombstones: Iterable[RowLocation]
+    ) -> None:
+        """Forget each image whose vector still lies in one of these rows (reconciliation).
+
+        Those that have moved to another row stay. Raises NotFound for an unknown index.
+        """
+        connection = transaction.connection
+        _recorded_generation(connection, index_id)
+        tally = _Tally(connection, index_id)
+        for locations in _batches(tombstones, _PARAMETERS // 2):
+            pairs = [(location.segment, location.row) for location in locations]
+            rows = connection.execute(
+                _KNOWN.where(
+                    images.c.index_id == index_id,
+                    tuple_(images.c.segment, images.c.segment_row).in_(pairs),
+                )
+            )
+            tally.remove(rows.all())
+        tally.settle()
+
+    def record_failures(
+        self, transaction: Transaction, index_id: int, failures: Sequence[ImageFailure]
+    ) -> None:
+        """Record images that failed. An older version of it that is indexed stays findable.
+
+        Such an image keeps the location, hash and size in pixels of that version, and gets the
+        stamp of the file that failed. Raises NotFound for an index that is not known.
+        """
+        connection = transaction.connection
+        _recorded_generation(connection, index_id)
+        tally = _Tally(connection, index_id)
+        for batch in _batches(failures, _BATCH):
+            tally.store(
+                {failure.image_path: _failed_values(index_id, failure) for failure in batch}
+            )
+        tally.settle()
+
+    def forget_index(self, transaction: Transaction, index_id: int) -> None:
+        """Forget all images of an index; it is then as new, at generation 0."""
+        connection = transaction.connection
+        _recorded_generation(connection, index_id)
+        connection.execute(delete(images).where(images.c.index_id == index_id))
+        connection.execute(
+            update(indexes)
+            .where(indexes.c.index_id == index_id)
+            .values(generation=0, updated_at=None, indexed_images=0, failed_images=0)
+        )
+
+
+class _Tally:
+    """Changes images of one index and keeps its totals true."""
+
+    def __init__(self, connection: Connection, index_id: int) -> None:
+        self._connection = connection
+        self._index_id = index_id
+        self._indexed = 0  # By how much the totals change.
+        self._failed = 0
+
+    def remove(self, rows: Iterable[AnyRow]) -> None:
+        """Delete rows of ``_KNOWN``."""
+        keys = []
+        for row in rows:
+            self._count(row.state, row.segment, -1)
+            keys.append({"known_key": row.image_key})
+        if keys:
+            self._connection.execute(
+                delete(images).where(images.c.image_key == bindparam("known_key")), keys
+            )
+
+    def store(self, values_by_path: dict[str, dict[str, Any]]) -> None:
+        """Insert or update images. All values have the same columns."""
+        known = _known(self._connection, self._index_id, list(values_by_path))
+        new, changed = [], []
+        for image_path, values in values_by_path.items():
+            row = known.get(image_path)
+            if row is None:
+                new.append(values)
+                self._count(values["state"], values.get("segment"), +1)
+            else:
+                changed.append({"known_key": row.image_key, **values})
+                self._count(row.state, row.segment, -1)
+                self._count(values["state"], values.get("segment", row.segment), +1)
+        if new:
+            self._connection.execute(insert(images), new)
+        if changed:
+            columns: dict[str, Any] = {
+                name: bindparam(name) for name in changed[0] if name != "known_key"
+            }
+            self._connection.execute(
+                update(images).where(images.c.image_key == bindparam("known_key")).values(columns),
+                changed,
+            )
+
+    def settle(self, **also: Any) -> None:
+        """Write the totals, and other values of the index."""
+        self._connection.execute(
+            update(indexes)
+            .where(indexes.c.index_id == self._index_id)
+            .values(
+                indexed_images=indexes.c.indexed_images + self._indexed,
+                failed_images=indexes.c.failed_images + self._failed,
+                **also,
+            )
+        )
+
+    def _count(self, state: str, segment: int | None, by: int) -> None:
+        self._indexed += by * (segment is not None)
+        self._failed += by * (state == ImageState.FAILED)
+
+
+_KNOWN = select(images.c.image_key, images.c.image_path, images.c.state, images.c.segment)
+_BY_PATH = (
+    images.c.index_id == bindparam("of_index"),
+    images.c.image_path.in_(bindparam("paths", expanding=True)),
+)
+_KNOWN_BY_PATH = _KNOWN.where(*_BY_PATH)
+_IMAGES = select(
+    images.c.image_path,
+    images.c.image_id,
+    images.c.state,
+    images.c.size,
+    images.c.mtime_ns,
+    images.c.content_hash,
+    images.c.segment,
+    images.c.segment_row,
+    images.c.width,
+    images.c.height,
+    images.c.reason,
+    images.c.detail,
+)
+_IMAGES_BY_PATH = _IMAGES.where(*_BY_PATH)
+_STATES = {state.value: state for state in ImageState}
+
+
+def _by_path(index_id: int, paths: Sequence[str]) -> dict[str, Any]:
+    return {"of_index": index_id, "paths": paths}
+
+
+def _known(connection: Connection, index_id: int, paths: Sequence[str]) -> dict[str, AnyRow]:
+    """Return the rows of those paths that are known, by path."""
+    return {
+        row.image_path: row
+        for some in _batches(paths, _PARAMETERS)
+        for row in connection.execute(_KNOWN_BY_PATH, _by_path(index_id, some))
+    }
+
+
+def _recorded_generation(connection: Connection, index_id: int) -> int:
+    """Return the index's generation, keeping its row locked till the transaction ends."""
+    query = select(indexes.c.generation).where(indexes.c.index_id == index_id).with_for_update()
+    generation: int | None = connection.execute(query).scalar_one_or_none()
+    if generation is None:
+        raise NotFound(f"There is no index with the number {index_id}.")
+    return generation
+
+
+def _batches(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _index_by_prefix(index_prefix: Path) -> Any:
+    return select(indexes).where(indexes.c.index_prefix == str(index_prefix))
+
+
+def _index_entry(row: AnyRow) -> IndexEntry:
+    return IndexEntry(
+        index_id=row.index_id,
+        index_prefix=Path(row.index_prefix),
+        generation=row.generation,
+        updated_at=None if row.updated_at is None else datetime.fromtimestamp(row.updated_at, UTC),
+    )
+
+
+def _catalog_entry(row: AnyRow) -> CatalogEntry:
+    """Read a row of ``_IMAGES``; by position, since names take a third of a long lookup."""
+    (path, image_id, state, size, mtime_ns, content_hash, segment, segment_row) = row[:8]
+    return CatalogEntry(
+        path,
+        image_id,
+        _STATES[state],
+        None if size is None else FileStamp(size, mtime_ns),
+        content_hash,
+        None if segment is None else RowLocation(segment, segment_row),
+        *row[8:],
+    )
+
+
+def _indexed_values(index_id: int, location: RowLocation, facts: ImageFacts) -> dict[str, Any]:
+    return {
+        "index_id": index_id,
+        "image_path": facts.image_path,
+        "image_id": image_id_of(facts.image_path),
+        "state": ImageState.INDEXED.value,
+        "segment": location.segment,
+        "segment_row": location.row,
+        "size": facts.stamp.size,
+        "mtime_ns": facts.stamp.mtime_ns,
+        "content_hash": facts.content_hash,
+        "width": facts.width,
+        "height": facts.height,
+        "reason": None,
+        "detail": None,
+    }
+
+
+def _failed_values(index_id: int, failure: ImageFailure) -> dict[str, Any]:
+    """Leave out the columns that describe an older version which is indexed."""
+    return {
+        "index_id": index_id,
+        "image_path": failure.image_path,
+        "image_id": image_id_of(failure.image_path),
+        "state": ImageState.FAILED.value,
+        "size": None if failure.stamp is None else failure.stamp.size,
+        "mtime_ns": None if failure.stamp is None else failure.stamp.mtime_ns,
+        "reason": failure.reason.value,
+        "detail": failure.detail,
+    }

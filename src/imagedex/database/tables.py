@@ -1,0 +1,200 @@
+"""Every table, as it is after all migrations (a test holds the two together).
+
+Moments are REAL seconds since the epoch, in UTC. Truth values are INTEGER 0 or 1. Partial unique
+indexes carry the rules that no race may break: one running job per index, and one active
+job per request.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    false,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+# SQLite numbers rows by itself only when the key is called INTEGER, which holds 64 bits there.
+_BigKey = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def _column(name: str, type_: Any, *args: Any, **options: Any) -> Column[Any]:
+    """Return a column that must have a value unless it says otherwise."""
+    options.setdefault("nullable", False)
+    return Column(name, type_, *args, **options)
+
+
+def _count(name: str) -> Column[Any]:
+    return _column(name, Integer, server_default=text("0"))
+
+
+def _flag(name: str) -> Column[Any]:
+    return _column(name, Boolean, server_default=false())
+
+
+def _only(condition: str) -> dict[str, Any]:
+    """Return the options that make an index partial."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
+
+indexes = Table(
+    "indexes",
+    metadata,
+    _column("index_id", Integer, primary_key=True, autoincrement=True),
+    _column("index_prefix", Text, unique=True),
+    _column("created_at", Float),
+    _count("generation"),  # What the rows of ``images`` describe; 0 for none.
+    _column("updated_at", Float, nullable=True),  # When that generation was recorded.
+    _count("indexed_images"),  # Kept totals: rows with a segment, and
+    _count("failed_images"),  # rows whose state is failed.
+    _count("fence"),  # Of the newest lease; the next one gets one more.
+)
+
+images = Table(
+    "images",
+    metadata,
+    _column("image_key", _BigKey, primary_key=True, autoincrement=True),
+    _column("index_id", Integer, ForeignKey(indexes.c.index_id)),
+    _column("image_path", Text),
+    _column("image_id", Text),
+    _column("state", Text),
+    _column("segment", Integer, nullable=True),  # Where the vector lies,
+    _column("segment_row", Integer, nullable=True),  # or null while there is none.
+    _column("size", BigInteger, nullable=True),
+    _column("mtime_ns", BigInteger, nullable=True),
+    _column("content_hash", Text, nullable=True),
+    _column("width", Integer, nullable=True),
+    _column("height", Integer, nullable=True),
+    _column("reason", Text, nullable=True),
+    _column("detail", Text, nullable=True),
+    Index("uq_images_path", "index_id", "image_path", unique=True),
+    Index("ix_images_id", "index_id", "image_id"),
+    Index("ix_images_location", "index_id", "segment", "segment_row"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    _column("job_id", Text, primary_key=True),
+    _column("index_id", Integer, ForeignKey(indexes.c.index_id)),
+    _column("kind", Text),
+    _column("status", Text),
+    _column("priority", Integer),
+    _column("dedupe_key", Text),
+    _column("created_at", Float),
+    _column("started_at", Float, nullable=True),
+    _column("finished_at", Float, nullable=True),
+    _column("error", Text, nullable=True),
+    _flag("cancel_requested"),
+    _flag("is_planned"),
+    _count("total_images"),
+    _count("processed_images"),
+    _count("failed_images"),
+    _count("next_chunk"),  # The numbers of a job's chunks are never used twice.
+    _count("attempts"),  # Crashes and errors since the last checkpoint.
+    _column("progressed_at", Float, nullable=True),  # When the last chunk was embedded.
+    _column("waiting_since", Float),  # When it was queued last; a job that waits long rises.
+    _column("not_before", Float),  # While it waits out a back-off.
+    _column("owner", Text, nullable=True),  # Of the lease, as long as it runs,
+    _column("fence", Integer, nullable=True),  # with the fence,
+    _column("leased_at", Float, nullable=True),  # when it began,
+    _column("leased_level", Integer, nullable=True),  # the risen priority that it had then,
+    _column("lease_until", Float, nullable=True),  # and when it expires.
+    # Compressed JSON. It is the last column, since SQLite reads a row from its beginning:
+    # whoever does not ask for a long request does not pay for it.
+    _column("request", LargeBinary),
+    Index("ix_jobs_created", "created_at", "job_id"),
+    Index("ix_jobs_status", "status", "created_at", "job_id"),
+    Index("ix_jobs_progress", "index_id", "progressed_at"),
+    Index("uq_jobs_running", "index_id", unique=True, **_only("status = 'running'")),
+    Index(
+        "uq_jobs_active",
+        "index_id",
+        "dedupe_key",
+        unique=True,
+        **_only("status IN ('queued', 'running', 'paused')"),
+    ),
+)
+
+job_chunks = Table(
+    "job_chunks",
+    metadata,
+    _column("job_id", Text, ForeignKey(jobs.c.job_id), primary_key=True),
+    _column("number", Integer, primary_key=True),
+    _column("action", Text),
+    _column("state", Text),
+    _column("images", Integer),  # How many it has; they stay known when the paths are gone.
+    _column("part", Text, nullable=True),
+    _column("worker_id", Text, nullable=True),
+    _column("seconds", Float, nullable=True),
+    _column("done_at", Float, nullable=True),  # When it was embedded.
+    _column("image_paths", LargeBinary, nullable=True),  # Compressed JSON; null once committed.
+    Index("ix_job_chunks_state", "job_id", "state", "number"),
+    Index("ix_job_chunks_done", "job_id", "done_at"),
+)
+
+job_workers = Table(
+    "job_workers",
+    metadata,
+    _column("job_id", Text, ForeignKey(jobs.c.job_id), primary_key=True),
+    _column("worker_id", Text, primary_key=True),
+    _column("host", Text),
+    _count("images_processed"),
+    _column("seconds", Float),
+)
+
+job_failures = Table(
+    "job_failures",
+    metadata,
+    _column("job_id", Text, ForeignKey(jobs.c.job_id), primary_key=True),
+    _column("image_path", Text, primary_key=True),
+    _column("reason", Text),
+    _column("detail", Text),
+    _column("attempts", Integer),
+    # The chunk in which it failed, or which is to try it again; null when planning failed it.
+    _column("chunk", Integer, nullable=True),
+    _flag("is_retrying"),  # A planned chunk holds it, so it does not count as failed now.
+    Index("ix_job_failures_chunk", "job_id", "chunk"),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    _column("client", Text, primary_key=True),
+    _column("key", Text, primary_key=True),
+    _column("request_hash", Text),
+    _column("job_id", Text, ForeignKey(jobs.c.job_id)),
+    _column("created_at", Float),
+    Index("ix_idempotency_keys_age", "created_at"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    _column("key_id", Text, primary_key=True),
+    _column("name", Text),
+    _column("secret_hash", Text),
+    _column("scopes", Text),  # Words with a space between them.
+    _column("created_at", Float),
+    _column("revoked_at", Float, nullable=True),
+)

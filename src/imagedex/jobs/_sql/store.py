@@ -1,0 +1,310 @@
+"""The job store."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from sqlalchemy import func, select, update
+
+from imagedex.core.errors import Conflict
+from imagedex.core.images import ImageFailure
+from imagedex.database import Database, Transaction
+from imagedex.database.tables import indexes, job_chunks, job_workers, jobs
+from imagedex.jobs._sql import leasing, listing, plans, submission
+from imagedex.jobs._sql.rows import ACTIVE, held_row, job_of, job_row
+from imagedex.jobs.interfaces import IdempotencyKey, NewJob, Page
+from imagedex.jobs.records import (
+    Chunk,
+    ChunkDone,
+    ChunkState,
+    Job,
+    JobFailure,
+    JobStatus,
+    Lease,
+    PlannedChunk,
+    WorkerShare,
+)
+
+_RATED_CHUNKS = 20  # Enough to even out single images, few enough to follow a new model's pace.
+
+
+class SqlJobStore:
+    """Jobs in a :class:`Database`; see :class:`imagedex.jobs.JobStore`.
+
+    A job's level is its priority, risen by one for each ten minutes of waiting. A job whose
+    owner fell silent is taken over at once the first time, then after 4, 8 and 16 seconds,
+    and fails when that happens five times without a checkpoint between. ``now`` must be
+    a clock that all processes on this database share.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        lease_seconds: float = 15.0,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._database = database
+        self._lease_seconds = lease_seconds
+        self._now = now
+        self._listeners: list[Callable[[], None]] = []
+        self._listening = threading.Lock()
+
+    @property
+    def lease_seconds(self) -> float:
+        """After this silence of its owner a job may be taken over."""
+        return self._lease_seconds
+
+    def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call ``listener`` whenever this store has made work; see the contract."""
+        with self._listening:
+            self._listeners.append(listener)
+
+        def unsubscribe() -> None:
+            with self._listening:
+                if listener in self._listeners:
+                    self._listeners.remove(listener)
+
+        return unsubscribe
+
+    def submit(self, new: NewJob, idempotency: IdempotencyKey | None = None) -> Job:
+        """Store a job, or return the one that this request has already made."""
+        with self._database.transaction() as transaction:
+            row, is_new = submission.submit(transaction.connection, new, idempotency, self._now())
+            job = job_of(row)
+        if is_new:
+            self._announce()
+        return job
+
+    def get(self, job_id: str) -> Job:
+        """Return a job. Raises NotFound."""
+        with self._database.read() as snapshot:
+            return job_of(job_row(snapshot.connection, job_id))
+
+    def list_jobs(self, *, status: JobStatus | None, limit: int, cursor: str | None) -> Page[Job]:
+        """Return jobs, newest first."""
+        with self._database.read() as snapshot:
+            return listing.jobs_page(snapshot.connection, status, limit, cursor)
+
+    def failures(self, job_id: str, *, limit: int, cursor: str | None) -> Page[JobFailure]:
+        """Return the images that failed, by path."""
+        with self._database.read() as snapshot:
+            job_row(snapshot.connection, job_id)
+            return listing.failures_page(snapshot.connection, job_id, limit, cursor)
+
+    def worker_shares(self, job_id: str) -> list[WorkerShare]:
+        """Return what each worker did for the job so far, by worker."""
+        query = (
+            select(job_workers)
+            .where(job_workers.c.job_id == job_id)
+            .order_by(job_workers.c.worker_id)
+        )
+        with self._database.read() as snapshot:
+            return [
+                WorkerShare(row.worker_id, row.host, row.images_processed, row.seconds)
+                for row in snapshot.connection.execute(query)
+            ]
+
+    def recent_images_per_second(self, index_id: int) -> float | None:
+        """Return the sum of the workers' rates in the chunks done last on this index."""
+        last_job = (
+            select(jobs.c.job_id)
+            .where(jobs.c.index_id == index_id, jobs.c.progressed_at.is_not(None))
+            .order_by(jobs.c.progressed_at.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+        last_chunks = (
+            select(job_chunks.c.worker_id, job_chunks.c.images, job_chunks.c.seconds)
+            .where(job_chunks.c.job_id == last_job, job_chunks.c.done_at.is_not(None))
+            .order_by(job_chunks.c.done_at.desc())
+            .limit(_RATED_CHUNKS)
+            .subquery()
+        )
+        by_worker = select(
+            func.sum(last_chunks.c.images).label("images"),
+            func.sum(last_chunks.c.seconds).label("seconds"),
+        ).group_by(last_chunks.c.worker_id)
+        with self._database.read() as snapshot:
+            rows = snapshot.connection.execute(by_worker).all()
+        rates = [row.images / row.seconds for row in rows if row.seconds > 0]
+        return sum(rates) if rates else None
+
+    def request_cancel(self, job_id: str) -> Job:
+        """Cancel a waiting job at once, tell a running one to stop; return it as it is now."""
+        with self._database.transaction() as transaction:
+            connection = transaction.connection
+            row = job_row(connection, job_id)
+            status = JobStatus(row.status)
+            if status in (JobStatus.COMPLETED, JobStatus.FAILED):
+                raise Conflict(f"Job {job_id!r} has {status}; only an active one is cancelled.")
+            if status is not JobStatus.CANCELLED:
+                connection.execute(
+                    update(jobs).where(jobs.c.job_id == job_id).values(cancel_requested=True)
+                )
+                if status is not JobStatus.RUNNING:
+                    leasing.end(connection, row, JobStatus.CANCELLED, None, self._now())
+            return job_of(job_row(connection, job_id))
+
+    def retry(self, job_id: str) -> Job:
+        """Queue a job again: the chunks that are not done, and the images that failed."""
+        with self._database.transaction() as transaction:
+            connection = transaction.connection
+            row = job_row(connection, job_id)
+            status = JobStatus(row.status)
+            if not status.is_final:
+                raise Conflict(f"Job {job_id!r} is {status}; wait for its end, or cancel it.")
+            if status is JobStatus.COMPLETED and row.failed_images == 0:
+                raise Conflict(f"Job {job_id!r} completed without failures; nothing is left to do.")
+            twin = submission.active_twin(connection, row.index_id, row.dedupe_key)
+            if twin is not None:
+                raise Conflict(
+                    f"The same request is active as job {twin.job_id!r}; wait for that one."
+                )
+            if row.is_planned:
+                plans.plan_retry(connection, row)
+            leasing.restart(connection, job_id, self._now())
+            job = job_of(job_row(connection, job_id))
+        self._announce()
+        return job
+
+    def lease_next(self, owner: str) -> Lease | None:
+        """Take the job that should run next, or return None."""
+        with self._database.read() as snapshot:
+            if not leasing.has_work(snapshot.connection, self._now()):
+                return None
+        with self._database.transaction() as transaction:
+            return leasing.lease_next(
+                transaction.connection, owner, self._lease_seconds, self._now()
+            )
+
+    def renew(self, lease: Lease) -> None:
+        """Extend the lease. Raises LeaseLost."""
+        with self._database.transaction() as transaction:
+            leasing.renew(transaction.connection, lease, self._lease_seconds, self._now())
+
+    def expire_own(self, owner_prefix: str) -> int:
+        """Expire all leases of a former life of this controller; return their number."""
+        with self._database.transaction() as transaction:
+            return leasing.expire_own(transaction.connection, owner_prefix)
+
+    def should_yield(self, lease: Lease) -> bool:
+        """Say whether a job of higher priority waits for the same index. Raises LeaseLost."""
+        with self._database.read() as snapshot:
+            return leasing.should_yield(snapshot.connection, lease, self._now())
+
+    def is_cancel_requested(self, lease: Lease) -> bool:
+        """Say whether somebody asked for the job to be cancelled. Raises LeaseLost."""
+        with self._database.read() as snapshot:
+            return leasing.cancel_requested(snapshot.connection, lease)
+
+    def requeue(
+        self, lease: Lease, *, error: str | None, delay_seconds: float, count_attempt: bool
+    ) -> None:
+        """Give the job back, to be run again after a delay, keeping its checkpoint.
+
+        A job that is to be cancelled is ended instead.
+        """
+        with self._database.transaction() as transaction:
+            leasing.requeue(
+                transaction.connection,
+                lease,
+                error=error,
+                delay_seconds=delay_seconds,
+                count_attempt=count_attempt,
+                now=self._now(),
+            )
+        self._announce()
+
+    def finish(self, lease: Lease, status: JobStatus, error: str | None) -> Job:
+        """End the job (completed, failed, cancelled) or pause it; ends the lease."""
+        with self._database.transaction() as transaction:
+            leasing.finish(transaction.connection, lease, status, error, self._now())
+            job = job_of(job_row(transaction.connection, lease.job.job_id))
+        self._announce()  # Another job may wait for this index.
+        return job
+
+    def attempts_without_progress(self, job_id: str) -> int:
+        """Return how often the job was given up by crash or error since its last checkpoint."""
+        with self._database.read() as snapshot:
+            return int(job_row(snapshot.connection, job_id).attempts)
+
+    def save_plan(
+        self,
+        lease: Lease,
+        chunks: Iterable[PlannedChunk],
+        *,
+        total_images: int,
+        settled_images: int,
+        failures: Sequence[ImageFailure],
+    ) -> None:
+        """Store the job's chunks in one transaction; see the contract."""
+        with self._database.transaction() as transaction:
+            plans.save_plan(
+                transaction.connection,
+                held_row(transaction.connection, lease),
+                chunks,
+                total_images=total_images,
+                settled_images=settled_images,
+                failures=failures,
+            )
+
+    def chunks(self, job_id: str, state: ChunkState) -> list[Chunk]:
+        """Return the job's chunks in that state, by number; committed ones without paths."""
+        with self._database.read() as snapshot:
+            return plans.in_state(snapshot.connection, job_id, state)
+
+    def checkpoint_embedded(self, transaction: Transaction, lease: Lease, done: ChunkDone) -> None:
+        """Record that a chunk is embedded, and extend the lease. Raises LeaseLost, NotFound."""
+        held_row(transaction.connection, lease)
+        now = self._now()
+        plans.record_embedded(
+            transaction.connection,
+            lease.job.job_id,
+            done,
+            lease_until=now + self._lease_seconds,
+            now=now,
+        )
+
+    def checkpoint_committed(
+        self, transaction: Transaction, job_id: str, numbers: Sequence[int]
+    ) -> None:
+        """Record that chunks are in a published generation."""
+        plans.record_committed(transaction.connection, job_id, numbers)
+
+    def assert_held(self, transaction: Transaction, lease: Lease) -> None:
+        """Raise LeaseLost unless the lease is held, and keep it so until the transaction ends."""
+        held_row(transaction.connection, lease)
+
+    def replan_chunks(self, lease: Lease, numbers: Sequence[int]) -> None:
+        """Put embedded chunks back to planned, because their part files are gone."""
+        with self._database.transaction() as transaction:
+            held_row(transaction.connection, lease)
+            plans.replan(transaction.connection, lease.job.job_id, numbers)
+
+    def raise_fence(self, index_id: int, fence: int) -> None:
+        """Let all later leases of the index have a higher fence than this one."""
+        with self._database.transaction() as transaction:
+            transaction.connection.execute(
+                update(indexes)
+                .where(indexes.c.index_id == index_id, indexes.c.fence < fence)
+                .values(fence=fence)
+            )
+
+    def active_job_ids(self, index_id: int) -> list[str]:
+        """Return the jobs of an index that have not ended, in the order of their creation."""
+        query = (
+            select(jobs.c.job_id)
+            .where(jobs.c.index_id == index_id, jobs.c.status.in_(ACTIVE))
+            .order_by(jobs.c.created_at, jobs.c.job_id)
+        )
+        with self._database.read() as snapshot:
+            return [str(job_id) for job_id in snapshot.connection.execute(query).scalars()]
+
+    def _announce(self) -> None:
+        with self._listening:
+            listeners = tuple(self._listeners)
+        for listener in listeners:
+            listener()

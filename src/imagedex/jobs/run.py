@@ -1,0 +1,89 @@
+"""One run of a job, as its handler sees it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from imagedex.core.errors import LeaseLost
+from imagedex.jobs.interfaces import JobStore
+from imagedex.jobs.records import Lease
+
+
+class JobCancelled(Exception):
+    """Somebody asked for the job to be cancelled; let it pass through the handler."""
+
+
+class JobYielded(Exception):
+    """The job is to go on later, from its checkpoint; let it pass through the handler."""
+
+
+class JobRun:
+    """The right to run a job, for as long as ``checkpoint`` raises nothing.
+
+    Safe to call from several threads.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        lease: Lease,
+        *,
+        closing: threading.Event,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.lease = lease
+        self._store = store
+        self._closing = closing
+        self._monotonic = monotonic
+        self._is_lost = False
+        # Nobody can take over before this moment; it moves with each renewal. So the run
+        # knows that it may have lost the job even when whoever renews its lease has died.
+        self._held_until = monotonic() + store.lease_seconds
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether the lease may be lost or the runner is closing; reads no database."""
+        return self._closing.is_set() or self._has_lapsed()
+
+    def checkpoint(self) -> None:
+        """Call at each chunk boundary, and every second or so while waiting for chunks.
+
+        Raises LeaseLost when another owner may have taken over (write nothing more),
+        JobYielded when the runner is closing or a job of higher priority waits for the same
+        index, JobCancelled when somebody asked for it.
+        """
+        if self._has_lapsed():
+            raise LeaseLost(
+                f"The lease of job {self.lease.job.job_id!r} was not renewed in time, so another "
+                "owner may have taken over; this run stops."
+            )
+        if self._closing.is_set():
+            raise JobYielded("The runner is closing.")
+        try:
+            if self._store.is_cancel_requested(self.lease):
+                raise JobCancelled("The job was cancelled by request.")
+            if self._store.should_yield(self.lease):
+                raise JobYielded("A job of higher priority waits for the same index.")
+        except LeaseLost:
+            self.mark_lost()
+            raise
+
+    def renew(self) -> None:
+        """Extend the lease. Raises LeaseLost, after which the run should stop."""
+        # The lease counts from before the call, since nobody knows how long the call takes.
+        held_until = self._monotonic() + self._store.lease_seconds
+        try:
+            self._store.renew(self.lease)
+        except LeaseLost:
+            self.mark_lost()
+            raise
+        self._held_until = held_until
+
+    def mark_lost(self) -> None:
+        """Make the run stop at its next checkpoint."""
+        self._is_lost = True
+
+    def _has_lapsed(self) -> bool:
+        return self._is_lost or self._monotonic() >= self._held_until

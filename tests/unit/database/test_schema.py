@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from imagedex.core.errors import SettingsError
+from imagedex.database import Database, Snapshot
+from imagedex.database.tables import metadata
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    # A percent sign in a path must not be taken for a template by anybody.
+    folder = tmp_path / "100% & more"
+    folder.mkdir()
+    database = Database(f"sqlite:///{folder / 'imagedex.db'}")
+    yield database
+    database.close()
+
+
+def schema(snapshot: Snapshot) -> dict[str, str]:
+    query = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"
+    rows = snapshot.connection.exec_driver_sql(query)
+    return {name: "".join(sql.split()) for name, sql in rows if name != "alembic_version"}
+
+
+def test_the_migrations_make_what_the_tables_say(database: Database, tmp_path: Path) -> None:
+    database.upgrade()
+    with database.read() as snapshot:
+        context = MigrationContext.configure(
+            snapshot.connection, opts={"compare_type": True, "compare_server_default": True}
+        )
+        assert compare_metadata(context, metadata) == []
+        migrated = schema(snapshot)
+    # Alembic compares neither the conditions of partial indexes nor the checks of a column.
+    direct = Database(f"sqlite:///{tmp_path / 'direct.db'}")
+    with direct.transaction() as transaction:
+        metadata.create_all(transaction.connection)
+        assert schema(transaction) == migrated
+    direct.close()
+
+
+def test_upgrading_again_changes_nothing(database: Database) -> None:
+    database.upgrade()
+    with database.transaction() as transaction:
+        transaction.connection.exec_driver_sql(
+            "INSERT INTO indexes (index_prefix, created_at) VALUES ('/p', 0)"
+        )
+    database.upgrade()
+    with database.read() as snapshot:
+        rows = snapshot.connection.exec_driver_sql("SELECT index_prefix FROM indexes").scalars()
+        assert list(rows) == ["/p"]
+
+
+def test_a_database_of_a_newer_version_is_refused_as_it_is(database: Database) -> None:
+    database.upgrade()
+    with database.transaction() as transaction:
+        transaction.connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(SettingsError, match=r"'9999'.*newer version"):
+        database.upgrade()
