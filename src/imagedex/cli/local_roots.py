@@ -1,0 +1,60 @@
+"""The image roots of a run on the local home, where the operator names them by the command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imagedex.app import build_application
+from imagedex.jobs import JobStatus
+
+if TYPE_CHECKING:
+    from imagedex.indexing import Indexing
+    from imagedex.jobs import Job
+    from imagedex.settings import Settings
+
+_JOBS_OF_A_PAGE = 100
+
+
+def with_local_roots(settings: Settings, named: Sequence[Path]) -> Settings:
+    """Return the settings with image roots that cover the directories named.
+
+    Roots that are set are kept: they are the operator's own rule. Otherwise the roots are the
+    directories named, and those of jobs that an earlier run left unfinished. Those go on in
+    this run, were allowed when they were requested, and would fail if they no longer were.
+    """
+    if settings.image_roots:
+        return settings
+    roots = dict.fromkeys([*named, *_unfinished_directories(settings)])
+    return settings.model_copy(update={"image_roots": tuple(roots)})
+
+
+def _unfinished_directories(settings: Settings) -> list[Path]:
+    application = build_application(settings, run_jobs=False)
+    try:
+        application.start()
+        return [
+            directory
+            for status in (JobStatus.QUEUED, JobStatus.RUNNING)
+            for job in _jobs_with_status(application.indexing, status)
+            for directory in _directories_of(job)
+        ]
+    finally:
+        application.close()
+
+
+def _jobs_with_status(indexing: Indexing, status: JobStatus) -> Iterator[Job]:
+    cursor: str | None = None
+    while True:
+        page = indexing.list_jobs(status=status, limit=_JOBS_OF_A_PAGE, cursor=cursor)
+        yield from page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+
+
+def _directories_of(job: Job) -> list[Path]:
+    directory = job.request.get("image_dir")
+    files = job.request.get("image_paths", ())
+    return [Path(directory)] if directory is not None else [Path(file).parent for file in files]

@@ -1,0 +1,82 @@
+"""The server process, from its socket to its end."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import signal
+import socket
+
+import structlog
+import uvicorn
+
+from imagedex.api import create_api
+from imagedex.app import Application, build_application
+from imagedex.cli.listener import cannot_listen
+from imagedex.cli.output import write_note
+from imagedex.settings import ServerSettings, Settings
+from imagedex.web import add_pages
+
+_log = structlog.get_logger(__name__)
+
+_BACKLOG = 1024
+
+
+def run_server(settings: Settings, listener: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT, then end open requests, jobs and workers in good order.
+
+    ``listener`` is a bound socket. Raises CommandFailed when it cannot listen, and HomeInUse.
+    """
+    application = build_application(settings, run_jobs=True)
+    try:
+        application.start()
+        _announce_first_key(application)
+        _serve(application, listener, settings.server)
+    except KeyboardInterrupt:
+        # Ctrl-C is how a server in a terminal is meant to be stopped: not a failure.
+        _log.info("interrupted")
+    finally:
+        # What follows must come to its end; a supervisor that asks once more knows SIGKILL,
+        # and an impatient operator may press Ctrl-C again.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        application.close()
+        _log.info("stopped")
+
+
+def _serve(application: Application, listener: socket.socket, server: ServerSettings) -> None:
+    api = create_api(application)
+    add_pages(api)
+    config = uvicorn.Config(
+        api,
+        log_config=None,  # Its loggers write to the root, which is configured already.
+        access_log=False,  # The API writes one line for each request itself.
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=math.ceil(server.shutdown_seconds),
+    )
+    try:
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        raise cannot_listen(server, error) from error
+    host, port = listener.getsockname()[:2]
+    if not _is_loopback(host):
+        _log.warning(
+            "listening_without_tls",
+            host=host,
+            advice="Keys and pictures cross the network unencrypted; "
+            "put a proxy with TLS in front, or listen on 127.0.0.1.",
+        )
+    url_host = f"[{host}]" if ":" in host else host
+    _log.info("listening", url=f"http://{url_host}:{port}")
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _announce_first_key(application: Application) -> None:
+    secret = application.keys.ensure_admin_key()
+    if secret is not None:
+        write_note("The first admin key, shown only this once (send it as X-API-Key):")
+        write_note(f"  {secret}")
+
+
+def _is_loopback(host: str) -> bool:
+    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
