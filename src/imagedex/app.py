@@ -125,10 +125,16 @@ class Application:
         self._database.upgrade()
         if self._run_jobs:
             self._jobs.expire_own(self._owner_prefix)
-            for index in self._catalog.list_indexes():
-                self._reconcile(index.index_prefix)
+            for index_prefix in self._known_prefixes():
+                self._reconcile(index_prefix)
             self._runner.start()
         self._queries.refresh(self.settings.effective_index_prefix)
+
+    def _known_prefixes(self) -> list[Path]:
+        """Return the indexes of the catalog, and the default one, which a new database lacks."""
+        known = [index.index_prefix for index in self._catalog.list_indexes()]
+        default = self.settings.effective_index_prefix
+        return known if default in known or not default.exists() else [*known, default]
 
     def _reconcile(self, index_prefix: Path) -> None:
         # An index whose share is away or damaged must not keep the others from being served.

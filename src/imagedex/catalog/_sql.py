@@ -97,9 +97,8 @@ class SqlCatalog:
         *,
         generation: int,
         indexed: Iterable[tuple[RowLocation, ImageFacts]],
-        removed_paths: Sequence[str],
     ) -> None:
-        """Bring the catalog to a published generation: removed paths out, new rows in.
+        """Bring the catalog to a published generation: its new rows in.
 
         A generation that is recorded already, or an older one, changes nothing, so that it may
         be replayed. Of a path that comes twice the last one counts. ``indexed`` may be of any
@@ -109,8 +108,6 @@ class SqlCatalog:
         if generation <= _recorded_generation(connection, index_id):
             return
         tally = _Tally(connection, index_id)
-        for paths in _batches(removed_paths, _BATCH):
-            tally.remove(_known(connection, index_id, paths).values())
         for batch in _batches(indexed, _BATCH):
             values = {
                 facts.image_path: _indexed_values(index_id, location, facts)
@@ -118,6 +115,17 @@ class SqlCatalog:
             }
             tally.store(values)
         tally.settle(generation=generation, updated_at=self._now())
+
+    def forget_images(
+        self, transaction: Transaction, index_id: int, image_paths: Sequence[str]
+    ) -> None:
+        """Forget images that are gone, indexed or failed; unknown paths are passed over."""
+        connection = transaction.connection
+        _recorded_generation(connection, index_id)
+        tally = _Tally(connection, index_id)
+        for paths in _batches(image_paths, _BATCH):
+            tally.remove(_known(connection, index_id, paths).values())
+        tally.settle()
 
     def record_tombstones(
         self, transaction: Transaction, index_id: int, tombstones: Iterable[RowLocation]

@@ -96,12 +96,20 @@ class Catalog(Protocol):
         *,
         generation: int,
         indexed: Iterable[tuple[RowLocation, ImageFacts]],
-        removed_paths: Sequence[str],
     ) -> None:
-        """Bring the catalog to a published generation: removed paths out, then new rows in.
+        """Bring the catalog to a published generation: its new rows in.
 
         A generation that is recorded already, or an older one, changes nothing, so that it may
         be replayed. Of a path that comes twice in ``indexed`` the last one counts.
+        """
+        ...
+
+    def forget_images(
+        self, transaction: Transaction, index_id: int, image_paths: Sequence[str]
+    ) -> None:
+        """Forget images that are gone, indexed or failed; unknown paths are passed over.
+
+        Raises NotFound for an index that is not known.
         """
         ...
 

@@ -29,6 +29,7 @@ from imagedex.jobs import (
     JobKind,
     JobRun,
     JobStore,
+    JobYielded,
 )
 
 _log = structlog.get_logger(__name__)
@@ -69,6 +70,8 @@ class IndexFlow:
         index_prefix = Path(job.request["index_prefix"])
         force = job.request.get("force_reindex", False)
         self._publisher.reconcile(index_prefix, start_anew=force)
+        if not self._publisher.may_publish(run.lease, index_prefix):
+            raise JobYielded("The index was published under a higher fence than this lease has.")
         if not job.is_planned:
             self._plan(run, job)
         try:
@@ -91,6 +94,10 @@ class IndexFlow:
     def _plan(self, run: JobRun, job: Job) -> None:
         plan = self._make_plan(job)
         run.checkpoint()
+        # First, since the plan is the checkpoint after which nothing of this is done again.
+        with self._database.transaction() as transaction:
+            self._jobs.assert_held(transaction, run.lease)
+            self._catalog.record_failures(transaction, job.index_id, plan.failures)
         self._jobs.save_plan(
             run.lease,
             plan.chunks(self._chunk_images),
@@ -98,9 +105,6 @@ class IndexFlow:
             settled_images=plan.settled_images,
             failures=plan.failures,
         )
-        with self._database.transaction() as transaction:
-            self._jobs.assert_held(transaction, run.lease)
-            self._catalog.record_failures(transaction, job.index_id, plan.failures)
         _log.info(
             "job_planned",
             job_id=job.job_id,

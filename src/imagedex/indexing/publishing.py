@@ -71,6 +71,9 @@ class Publisher:
             catalog_generation=index.generation,
             index_generation=generation,
         )
+        if manifest is not None:
+            # A database that was lost counts its fences from the beginning.
+            self._jobs.raise_fence(index.index_id, manifest.fence)
         with self._database.transaction() as transaction:
             known = index.generation
             if known > generation:
@@ -94,7 +97,6 @@ class Publisher:
             index_id,
             generation=manifest.generation,
             indexed=(row for entry in segments for row in files.read_facts(entry)),
-            removed_paths=(),
         )
         # After the rows: an image that changed has moved on from the row that is buried here.
         tombstones = [entry for entry in manifest.tombstones if entry.generation > since]
@@ -144,6 +146,7 @@ class Publisher:
             )
         with self._database.transaction() as transaction:
             self._jobs.assert_held(transaction, lease)
+            self._catalog.forget_images(transaction, index_id, gone)
             if manifest is not None:
                 new = [e for e in manifest.segments if e.generation == manifest.generation]
                 self._catalog.record_generation(
@@ -151,7 +154,6 @@ class Publisher:
                     index_id,
                     generation=manifest.generation,
                     indexed=(row for entry in new for row in files.read_facts(entry)),
-                    removed_paths=gone,
                 )
             self._jobs.checkpoint_committed(transaction, lease.job.job_id, numbers)
         if manifest is not None:
@@ -163,6 +165,11 @@ class Publisher:
                 job_id=lease.job.job_id,
             )
             self._on_published(index_prefix)
+
+    def may_publish(self, lease: Lease, index_prefix: Path) -> bool:
+        """Say whether the lease's fence is high enough for what was published already."""
+        manifest = self._files_of(index_prefix).current()
+        return manifest is None or lease.fence >= manifest.fence
 
     def sweep(self, index_prefix: Path, index_id: int) -> None:
         """Delete files that nothing needs any more."""

@@ -45,6 +45,7 @@ class CatalogContract:
     ) -> None:
         """Record a generation whose one new segment, of the same number, holds these images."""
         with self._kept_database.transaction() as transaction:
+            self._kept_catalog.forget_images(transaction, index_id, removed.split())
             self._kept_catalog.record_generation(
                 transaction,
                 index_id,
@@ -53,7 +54,6 @@ class CatalogContract:
                     (RowLocation(generation, row), make_facts(path))
                     for row, path in enumerate(paths.split())
                 ],
-                removed_paths=removed.split(),
             )
 
     def fail(self, index_id: int, *failures: ImageFailure) -> None:
@@ -224,9 +224,8 @@ class CatalogContract:
     def _break_off(self, catalog: Catalog, index_id: int) -> None:
         with self._kept_database.transaction() as transaction:
             catalog.record_failures(transaction, index_id, [make_failure("/b")])
-            catalog.record_generation(
-                transaction, index_id, generation=2, indexed=(), removed_paths=["/a"]
-            )
+            catalog.record_generation(transaction, index_id, generation=2, indexed=())
+            catalog.forget_images(transaction, index_id, ["/a"])
             raise ZeroDivisionError
 
     def test_changes_to_an_index_that_is_not_known_are_refused(self, catalog: Catalog) -> None:

@@ -94,6 +94,18 @@ def test_a_photo_that_is_mended_is_no_failure_any_more(controller: Controller) -
 class TestNotify:
     """A notified path may be new, changed or gone."""
 
+    def test_a_failed_photo_that_is_gone_is_no_failure_any_more(
+        self, controller: Controller
+    ) -> None:
+        controller.paint("red.png", "red")
+        broken = controller.photos / "broken.png"
+        broken.touch()
+        controller.index()
+        broken.unlink()
+        job, _ = controller.indexing.notify([str(broken)])
+        assert controller.wait(job).failed_images == 0
+        assert controller.indexing.stats().num_failed == 0
+
     def test_new_changed_and_gone_photos(self, controller: Controller) -> None:
         changed = controller.paint("changed.png", "green")
         gone = controller.paint("gone.png", "blue")
@@ -198,13 +210,14 @@ class TestReconciling:
         for file in tmp_path.glob("imagedex.db*"):
             file.unlink()
         second = Controller(tmp_path)
-        second.publisher.reconcile(second.prefix)
         second.runner.start()
         try:
             before = second.generation
             second.index()
             assert second.generation == before
             assert second.catalog.counts(1).indexed == 4
+            second.index(force=True)
+            assert sorted(second.find("any")) == [f"{number}.png" for number in range(4)]
         finally:
             second.close()
 

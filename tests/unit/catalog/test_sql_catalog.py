@@ -41,7 +41,7 @@ def test_the_moment_of_a_generation_is_that_of_the_clock(database: Database) -> 
     catalog = SqlCatalog(database, now=lambda: 1_763_123_696.5)
     index_id = catalog.ensure_index(Path("/index")).index_id
     with database.transaction() as transaction:
-        catalog.record_generation(transaction, index_id, generation=1, indexed=(), removed_paths=())
+        catalog.record_generation(transaction, index_id, generation=1, indexed=())
     (index,) = catalog.list_indexes()
     assert index.updated_at is not None
     assert index.updated_at.isoformat() == "2025-11-14T12:34:56.500000+00:00"
@@ -64,12 +64,12 @@ def test_the_kept_totals_are_those_that_a_count_finds(
         with shared_database.transaction() as transaction:
             if step == "publish":
                 rows = [(RowLocation(generation, row), path) for row, path in enumerate(paths)]
+                catalog.forget_images(transaction, index_id, removed)
                 catalog.record_generation(
                     transaction,
                     index_id,
                     generation=generation,
                     indexed=[(location, make_facts(path)) for location, path in rows],
-                    removed_paths=removed,
                 )
                 for path in removed:
                     located.pop(path, None)

@@ -37,9 +37,7 @@ class KnownImages:
             for row, path in enumerate(image_paths)
         ]
         with self._database.transaction() as transaction:
-            self.catalog.record_generation(
-                transaction, self.index_id, generation=1, indexed=rows, removed_paths=()
-            )
+            self.catalog.record_generation(transaction, self.index_id, generation=1, indexed=rows)
 
     def failed(self, image_path: str, reason: FailureReason) -> None:
         failure = ImageFailure(image_path, reason, "why", STAMP)
