@@ -10,6 +10,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import structlog
@@ -36,6 +37,8 @@ from imagedex.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
+_MAX_OPEN_INDEXES = 256
+
 
 class Application:
     """All services of one process, wired. Safe to call from several threads once started."""
@@ -56,8 +59,10 @@ class Application:
         self._catalog: Catalog = SqlCatalog(self._database)
         self._jobs = SqlJobStore(self._database, lease_seconds=settings.indexing.lease_seconds)
         self._engine = _make_engine(settings)
+        # One object for each index, since it remembers the manifest that it has read.
+        files_of = lru_cache(maxsize=_MAX_OPEN_INDEXES)(DirectoryIndexFiles)
         self._queries = QueryService(
-            files_of=DirectoryIndexFiles,
+            files_of=files_of,
             encoder=_LazyTextEncoder(self.model, threads=settings.search.threads),
             model_name=self.model.name,
             fingerprint=self.model.fingerprint,
@@ -69,7 +74,7 @@ class Application:
             catalog=self._catalog,
             jobs=self._jobs,
             model=self.model,
-            files_of=DirectoryIndexFiles,
+            files_of=files_of,
             on_published=self._queries.refresh,
         )
         limits = _decode_limits(settings)
@@ -82,7 +87,7 @@ class Application:
             model=self.model,
             image_roots=self._image_roots,
             locations=self._locations,
-            files_of=DirectoryIndexFiles,
+            files_of=files_of,
         )
         admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
         self.keys = KeyService(SqlKeyStore(self._database), admin_key=admin_key)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection
+import threading
+import time
+from collections.abc import Callable, Collection
 
 import structlog
 
@@ -15,6 +17,8 @@ from imagedex.core.times import utc_now
 
 ADMIN_SETTING_KEY_ID = "admin-setting"
 MAX_NAME_LENGTH = 100
+REMEMBERED_SECONDS = 1.0
+_MAX_REMEMBERED = 1024
 
 _log = structlog.get_logger(__name__)
 
@@ -25,8 +29,9 @@ _HASH_OF_NOTHING = hash_secret(secrets.token_urlsafe(32))
 class KeyService:
     """Decides who holds a valid key. Safe to call from several threads.
 
-    Keys are read from the store for each call and never cached, so a revoked key stops
-    working at once, in every process.
+    A key that was just found valid is remembered for ``REMEMBERED_SECONDS``, so that a burst of
+    requests does not look it up each time. A key that is revoked through this service stops
+    working at once, one that another process revokes after that time at the latest.
 
     Parameters
     ----------
@@ -35,9 +40,19 @@ class KeyService:
         and only in memory.
     """
 
-    def __init__(self, store: KeyStore, admin_key: str | None = None) -> None:
+    def __init__(
+        self,
+        store: KeyStore,
+        admin_key: str | None = None,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store = store
         self._admin_hash = None if admin_key is None else hash_secret(admin_key)
+        self._monotonic = monotonic
+        self._remembered: dict[str, tuple[Principal, float]] = {}  # By hash, until when.
+        self._remembering = threading.Lock()
+        self._revocations = 0
 
     def create(self, name: str, scopes: Collection[Scope]) -> tuple[ApiKey, str]:
         """Make a key and return it with its secret, which cannot be had again.
@@ -63,6 +78,13 @@ class KeyService:
         _log.info("api_key_created", api_key_id=key.key_id, scopes=scope_names)
         return key, secret
 
+    def remembered(self, secret: str) -> Principal | None:
+        """Return who holds this secret if that was found out just now; does no I/O."""
+        known = self._remembered.get(hash_secret(secret))
+        if known is None or known[1] <= self._monotonic():
+            return None
+        return known[0]
+
     def authenticate(self, secret: str) -> Principal:
         """Return who holds this secret.
 
@@ -70,19 +92,31 @@ class KeyService:
         two comparisons in constant time) for a secret that is malformed, unknown or revoked.
         """
         presented = hash_secret(secret)
+        revocations = self._revocations
         stored = self._store.find(key_id_of(secret) or "")
         is_known = secrets.compare_digest(
             presented, _HASH_OF_NOTHING if stored is None else stored.secret_hash
         )
         is_admin_setting = secrets.compare_digest(presented, self._admin_hash or _HASH_OF_NOTHING)
         if is_admin_setting:
-            return Principal(ADMIN_SETTING_KEY_ID, frozenset({Scope.ADMIN}))
+            principal = Principal(ADMIN_SETTING_KEY_ID, frozenset({Scope.ADMIN}))
+            return self._remember(presented, principal, revocations)
         if stored is not None and is_known and stored.key.revoked_at is None:
-            return Principal(stored.key.key_id, stored.key.scopes)
+            principal = Principal(stored.key.key_id, stored.key.scopes)
+            return self._remember(presented, principal, revocations)
         raise AuthenticationFailed(
             "The API key is not valid; send one that was made by `imagedex keys create` "
             "and is not revoked."
         )
+
+    def _remember(self, presented: str, principal: Principal, revocations: int) -> Principal:
+        with self._remembering:
+            # What was read before a revocation must not outlive it.
+            if revocations == self._revocations:
+                if len(self._remembered) >= _MAX_REMEMBERED:
+                    self._remembered.clear()
+                self._remembered[presented] = principal, self._monotonic() + REMEMBERED_SECONDS
+        return principal
 
     def list(self) -> tuple[ApiKey, ...]:
         """Return all stored keys, revoked ones included, in the order of their creation."""
@@ -101,6 +135,9 @@ class KeyService:
         key = self._store.revoke(key_id, utc_now())
         if key is None:
             raise NotFound(f"There is no key {key_id!r}; `imagedex keys list` shows all ids.")
+        with self._remembering:
+            self._revocations += 1
+            self._remembered.clear()
         _log.info("api_key_revoked", api_key_id=key_id)
         return key
 

@@ -7,10 +7,11 @@ with lanes a call waits only for its own kind.
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
@@ -49,6 +50,40 @@ class Lane:
             self._calls -= 1
 
 
+class SharedReads:
+    """Runs calls that only read, in a lane; callers that wait for the same call share its answer.
+
+    Twenty dashboards that poll one job then cost little more than one. A call that has begun
+    is not joined, so everybody gets what was read after he asked.
+    """
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+        self._waiting: dict[Hashable, asyncio.Task[Any]] = {}
+
+    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what the call returns; its arguments must be hashable, its answer immutable."""
+        key = call, args, tuple(sorted(kwargs.items()))
+        task = self._waiting.get(key)
+        if task is None:
+            task = asyncio.create_task(self._run_alone(key, partial(call, *args, **kwargs)))
+            self._waiting[key] = task
+        # A caller that leaves must not take the answer from the others.
+        answer: T = await asyncio.shield(task)
+        return answer
+
+    async def _run_alone(self, key: Hashable, call: Callable[[], T]) -> T:
+        def begin() -> T:
+            self._waiting.pop(key, None)
+            return call()
+
+        try:
+            return await self._lane.run(begin)
+        except Unavailable:
+            self._waiting.pop(key, None)  # It may not have begun.
+            raise
+
+
 class Lanes:
     """The lanes of one API."""
 
@@ -57,5 +92,7 @@ class Lanes:
         # More threads than cores would only make queries slower side by side.
         self.queries = Lane("queries", threads=max(2, cores), max_waiting=256)
         self.pictures = Lane("thumbnails", threads=2, max_waiting=512)
-        self.control = Lane("requests", threads=16, max_waiting=1024)
+        self.control = Lane("requests", threads=8, max_waiting=1024)
+        # Reads hold Python's lock most of their time: more threads would only fight for it.
+        self.reads = SharedReads(Lane("reads", threads=2, max_waiting=1024))
         self.checks = Lane("checks", threads=2, max_waiting=64)

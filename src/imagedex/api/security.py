@@ -45,7 +45,10 @@ class Gate:
 
         Raises AuthenticationFailed without a valid key, ProblemError (403) without the scope.
         """
-        principal = await self._lane.run(self._keys.authenticate, _secret_of(request))
+        secret = _secret_of(request)
+        principal = self._keys.remembered(secret)
+        if principal is None:
+            principal = await self._lane.run(self._keys.authenticate, secret)
         request.scope.setdefault("state", {})["principal"] = principal
         if not any(principal.may(scope) for scope in self.scopes):
             names = " or ".join(sorted(self.scopes))

@@ -14,6 +14,7 @@ from imagedex.api import create_api
 from imagedex.app import Application, build_application
 from imagedex.cli.listener import cannot_listen
 from imagedex.cli.output import write_note
+from imagedex.core.long_lived import spare_long_lived_objects
 from imagedex.settings import ServerSettings, Settings
 from imagedex.web import add_pages
 
@@ -51,6 +52,7 @@ def _serve(application: Application, listener: socket.socket, server: ServerSett
         log_config=None,  # Its loggers write to the root, which is configured already.
         access_log=False,  # The API writes one line for each request itself.
         server_header=False,
+        proxy_headers=False,  # No proxy is trusted.
         ws="none",
         timeout_graceful_shutdown=math.ceil(server.shutdown_seconds),
     )
@@ -68,6 +70,7 @@ def _serve(application: Application, listener: socket.socket, server: ServerSett
         )
     url_host = f"[{host}]" if ":" in host else host
     _log.info("listening", url=f"http://{url_host}:{port}")
+    spare_long_lived_objects()
     uvicorn.Server(config).run(sockets=[listener])
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from imagedex.core.errors import EngineError
+from imagedex.core.long_lived import spare_long_lived_objects
 from imagedex.engine.interfaces import ChunkFunction, PayloadT, ResultT, WorkerInfo
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class DaskLocalEngine:
                 self._session = None
                 session.close()
                 raise
+            spare_long_lived_objects()  # Dask's modules have just been loaded.
 
     def close(self) -> None:
         """End all workers, within seconds, also those that hang. Calling it again does nothing."""

@@ -112,8 +112,7 @@ class IndexingService:
 
     def status(self, job_id: str) -> JobReport:
         """Return a job's state. Raises NotFound."""
-        job = self._jobs.get(job_id)
-        shares = self._jobs.worker_shares(job_id)
+        job, shares = self._jobs.get_with_shares(job_id)
         connected = {worker.worker_id: worker.status for worker in self._engine.workers()}
         workers = tuple(
             WorkerReport(

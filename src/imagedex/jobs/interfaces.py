@@ -90,6 +90,10 @@ class JobStore(Protocol):
         """Return a job. Raises NotFound."""
         ...
 
+    def get_with_shares(self, job_id: str) -> tuple[Job, list[WorkerShare]]:
+        """Return a job and what each worker did for it so far. Raises NotFound."""
+        ...
+
     def list_jobs(self, *, status: JobStatus | None, limit: int, cursor: str | None) -> Page[Job]:
         """Return jobs, newest first. Raises InvalidRequest for a cursor that is none.
 
@@ -104,10 +108,6 @@ class JobStore(Protocol):
         An image that is being retried stays listed until it succeeds; it does not count in the
         job's ``failed_images`` meanwhile.
         """
-        ...
-
-    def worker_shares(self, job_id: str) -> list[WorkerShare]:
-        """Return what each worker did for the job so far."""
         ...
 
     def recent_images_per_second(self, index_id: int) -> float | None:

@@ -13,7 +13,7 @@ from imagedex.segments.generation import DirectoryGeneration, open_segment
 from imagedex.segments.interfaces import Commit, OpenGeneration
 from imagedex.segments.lock import PublishLock
 from imagedex.segments.parts import part_path, write_part
-from imagedex.segments.published import read_published
+from imagedex.segments.published import Published, read_published
 from imagedex.segments.publishing import Publication
 from imagedex.segments.records import Manifest, Part, SegmentEntry, TombstoneEntry
 from imagedex.segments.sweeping import sweep
@@ -31,6 +31,7 @@ class DirectoryIndexFiles:
         self._index_prefix = index_prefix
         self._lock = PublishLock(index_prefix / layout.LOCK, wait_seconds=lock_wait_seconds)
         self._tombstones = TombstoneFiles(index_prefix)
+        self._published: Published | None = None
 
     @property
     def index_prefix(self) -> Path:
@@ -39,7 +40,8 @@ class DirectoryIndexFiles:
 
     def current(self) -> Manifest | None:
         """Return the current generation's manifest, or None while there is none."""
-        return read_published(self._index_prefix)
+        self._published = published = read_published(self._index_prefix, self._published)
+        return None if published is None else published.manifest
 
     def write_part(self, job_id: str, chunk: int, fence: int, part: Part) -> str:
         """Write a part file durably and atomically; return its name below the prefix."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 from imagedex.core.errors import CorruptIndex
@@ -12,16 +13,27 @@ from imagedex.segments.pointer import Pointer, read_pointer
 from imagedex.segments.records import Manifest
 
 
-def read_published(index_prefix: Path) -> Manifest | None:
-    """Return the current generation's manifest, or None while there is none.
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What ``CURRENT`` said, and the manifest that it named."""
 
+    pointer: Pointer
+    manifest: Manifest | None
+
+
+def read_published(index_prefix: Path, known: Published | None = None) -> Published | None:
+    """Return the current generation, or None where there is no index at all.
+
+    A manifest never changes, so ``known`` is returned as it is while ``CURRENT`` names the same.
     Takes no lock: publishing and sweeping at the same time do no harm. Raises CorruptIndex,
     StorageError.
     """
     pointer = read_pointer(index_prefix)
     while pointer is not None:
+        if known is not None and known.pointer == pointer:
+            return known
         try:
-            return read_pointed(index_prefix, pointer)
+            return Published(pointer, read_pointed(index_prefix, pointer))
         except FileNotFoundError as error:
             # It may have been replaced, and swept, since CURRENT was read.
             newer = read_pointer(index_prefix)

@@ -44,7 +44,8 @@ class Publication:
 
     def publish(self) -> Manifest:
         """Publish and return the new generation's manifest; see ``IndexFiles.commit``."""
-        current = read_published(self._index_prefix)
+        published = read_published(self._index_prefix)
+        current = None if published is None else published.manifest
         _require_allowed(self._commit, current)
         before = _ensure_pointer(self._index_prefix)
         removed = self._fresh_removals(current)

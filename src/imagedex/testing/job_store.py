@@ -631,7 +631,7 @@ class JobStoreContract:
         (chunk,) = job_store.chunks(lease.job.job_id, ChunkState.EMBEDDED)
         assert (chunk.number, chunk.part) == (0, "parts/0")
         assert chunk.image_paths == ("/1", "/2", "/3")
-        (share,) = job_store.worker_shares(lease.job.job_id)
+        _, (share,) = job_store.get_with_shares(lease.job.job_id)
         assert (share.worker_id, share.images_processed, share.seconds) == ("w1", 3, 0.5)
 
     def test_a_chunk_that_was_never_planned_is_not_found(

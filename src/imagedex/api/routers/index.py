@@ -37,6 +37,7 @@ def index_router(context: ApiContext) -> APIRouter:
     router = context.gated_router("/api/v1/index", "index", Scope.INDEX)
     indexing = context.services.indexing
     run = context.lanes.control.run
+    read = context.lanes.reads.run
 
     @router.post(
         "/trigger",
@@ -106,13 +107,13 @@ def index_router(context: ApiContext) -> APIRouter:
     )
     async def status(job_id: str) -> JsonAnswer:
         """Return a job's progress, workers and times."""
-        report = await run(indexing.status, require_identifier("job", job_id))
+        report = await read(indexing.status, require_identifier("job", job_id))
         return JsonAnswer(_status_document(report))
 
     @router.get("/jobs", operation_id="listJobs", summary="All jobs", response_model=JobsAnswer)
     async def jobs(query: Annotated[JobsQuery, Query()]) -> JsonAnswer:
         """Return jobs, newest first, a page at a time."""
-        page = await run(
+        page = await read(
             indexing.list_jobs, status=query.status, limit=query.limit, cursor=query.cursor
         )
         answer = JobsAnswer(
@@ -158,7 +159,7 @@ def index_router(context: ApiContext) -> APIRouter:
     )
     async def failures(job_id: str, query: Annotated[PageQuery, Query()]) -> JsonAnswer:
         """Return the images that failed, each with a reason word and a sentence."""
-        page = await run(
+        page = await read(
             indexing.failures,
             require_identifier("job", job_id),
             limit=query.limit,

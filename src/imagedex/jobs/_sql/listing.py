@@ -10,10 +10,10 @@ from typing import Any
 from sqlalchemy import Connection, func, select, tuple_
 
 from imagedex.core.errors import InvalidRequest
-from imagedex.database.tables import job_failures, jobs
+from imagedex.database.tables import job_failures, job_workers, jobs
 from imagedex.jobs._sql.rows import job_of
 from imagedex.jobs.interfaces import Page
-from imagedex.jobs.records import Job, JobFailure, JobStatus
+from imagedex.jobs.records import Job, JobFailure, JobStatus, WorkerShare
 
 
 def jobs_page(
@@ -38,6 +38,15 @@ def jobs_page(
             _encoded(shown[-1].created_at, shown[-1].job_id) if len(rows) > limit else None
         ),
     )
+
+
+def worker_shares(connection: Connection, job_id: str) -> list[WorkerShare]:
+    """Return what each worker did for a job, in order of their ids."""
+    query = select(job_workers).where(job_workers.c.job_id == job_id)
+    return [
+        WorkerShare(row.worker_id, row.host, row.images_processed, row.seconds)
+        for row in connection.execute(query.order_by(job_workers.c.worker_id))
+    ]
 
 
 def failures_page(

@@ -11,7 +11,7 @@ from sqlalchemy import func, select, update
 from imagedex.core.errors import Conflict
 from imagedex.core.images import ImageFailure
 from imagedex.database import Database, Transaction
-from imagedex.database.tables import indexes, job_chunks, job_workers, jobs
+from imagedex.database.tables import indexes, job_chunks, jobs
 from imagedex.jobs._sql import leasing, listing, plans, submission
 from imagedex.jobs._sql.rows import ACTIVE, held_row, job_of, job_row
 from imagedex.jobs.interfaces import IdempotencyKey, NewJob, Page
@@ -83,6 +83,12 @@ class SqlJobStore:
         with self._database.read() as snapshot:
             return job_of(job_row(snapshot.connection, job_id))
 
+    def get_with_shares(self, job_id: str) -> tuple[Job, list[WorkerShare]]:
+        """Return a job and what each worker did for it so far, as of one moment."""
+        with self._database.read() as snapshot:
+            job = job_of(job_row(snapshot.connection, job_id))
+            return job, listing.worker_shares(snapshot.connection, job_id)
+
     def list_jobs(self, *, status: JobStatus | None, limit: int, cursor: str | None) -> Page[Job]:
         """Return jobs, newest first."""
         with self._database.read() as snapshot:
@@ -93,19 +99,6 @@ class SqlJobStore:
         with self._database.read() as snapshot:
             job_row(snapshot.connection, job_id)
             return listing.failures_page(snapshot.connection, job_id, limit, cursor)
-
-    def worker_shares(self, job_id: str) -> list[WorkerShare]:
-        """Return what each worker did for the job so far, by worker."""
-        query = (
-            select(job_workers)
-            .where(job_workers.c.job_id == job_id)
-            .order_by(job_workers.c.worker_id)
-        )
-        with self._database.read() as snapshot:
-            return [
-                WorkerShare(row.worker_id, row.host, row.images_processed, row.seconds)
-                for row in snapshot.connection.execute(query)
-            ]
 
     def recent_images_per_second(self, index_id: int) -> float | None:
         """Return the sum of the workers' rates in the chunks done last on this index."""
