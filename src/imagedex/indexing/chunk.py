@@ -61,7 +61,7 @@ def embed_chunk(context: WorkerContext, task: ChunkTask) -> ChunkDone:
         f"image encoder {setup.model.fingerprint}",
         lambda: setup.model.load_image_encoder(threads=context.threads),
     )
-    decoder = context.resource(f"decoder {setup!r}", lambda: _make_decoder(context, setup))
+    decoder = context.resource(_decoder_key(setup), lambda: _make_decoder(context, setup))
 
     embedded: list[ImageFacts] = []
     vectors: list[NDArray[np.float32]] = []
@@ -90,6 +90,11 @@ def embed_chunk(context: WorkerContext, task: ChunkTask) -> ChunkDone:
         host=context.host,
         seconds=time.monotonic() - started,
     )
+
+
+def _decoder_key(setup: WorkerSetup) -> str:
+    # Equal for equal set-ups, which reach the worker as another object with each chunk.
+    return f"decoder {setup.model.fingerprint} {setup.image_roots!r} {setup.limits!r}"
 
 
 def _make_decoder(context: WorkerContext, setup: WorkerSetup) -> ImageDecoder:
