@@ -54,7 +54,9 @@ def server(tmp_path: Path, start_server: ServerFactory) -> ServerProcess:
     return start_server([tmp_path / "images"])
 
 
-@pytest.fixture(scope="session")
+# Not for the whole session: while Playwright runs, this thread has a running event loop, and
+# tests elsewhere start one of their own.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Return a real headless Chromium; skip where it is not installed. Mark users ``browser``."""
     path = next((found for name in CHROMIUM_NAMES if (found := shutil.which(name))), None)

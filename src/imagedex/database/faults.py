@@ -35,7 +35,7 @@ def translated(path: Path) -> Iterator[None]:
     except DBAPIError as error:
         _raise_fault(error.orig, error, path)
         raise
-    except sqlite3.Error as error:  # While a connection is prepared, SQLAlchemy wraps nothing.
+    except sqlite3.Error as error:  # SQLAlchemy does not wrap all of them.
         _raise_fault(error, error, path)
         raise
 

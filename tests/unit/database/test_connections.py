@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError
 
 from imagedex.core.errors import SettingsError, StorageError, Unavailable
 from imagedex.database import Database, Snapshot
@@ -127,7 +127,7 @@ def test_another_process_that_keeps_the_lock_makes_it_unavailable(
     holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(Unavailable, match="busy") as caught:
         insert(database, "a")
-    assert isinstance(caught.value.__cause__, OperationalError)
+    assert isinstance(caught.value.__cause__, sqlite3.OperationalError)
     assert words(database) == []
     holder.execute("ROLLBACK")
     holder.close()
