@@ -47,13 +47,16 @@ class IndexingSettings(_Group):
         0, ge=0, le=256, description="Cores of one worker; 0 shares all cores among the workers."
     )
     chunk_images: int = Field(
-        64, ge=1, le=4096, description="Images of a chunk, the unit of dispatch and checkpoint."
+        32, ge=1, le=4096, description="Images of a chunk, the unit of dispatch and checkpoint."
     )
     commit_images: int = Field(
-        5000, ge=1, description="A running job publishes after this many embedded images."
+        20_000, ge=1, description="A running job publishes after this many embedded images."
     )
     commit_seconds: float = Field(
-        30.0, gt=0, description="A running job publishes what it has after this many seconds."
+        10.0,
+        gt=0,
+        description="A running job publishes what it has after this many seconds, and after a "
+        "tenth of its time so far when that is longer, so that segments stay few.",
     )
     batch_images: int = Field(8, ge=1, le=256, description="Images that the model gets at once.")
     lease_seconds: float = Field(

@@ -36,7 +36,7 @@ def index_under_kills(
     chance = random.Random(seed)
     report = KillReport()
     newest = 0
-    job_seconds = 4.0
+    job_seconds = 15.0
     server.start()
     while report.kills < kills:
         job_id = _trigger(server, folder)

@@ -38,6 +38,11 @@ _STOP_CHECK_SECONDS = 0.5
 """How often a job that waits for its workers looks whether it should stop."""
 
 
+_COMMIT_SHARE = 0.1
+"""Of a job's time: a longer job publishes less often, or a day's work would be thousands of
+segments, each of which every query searches."""
+
+
 class IndexFlow:
     """The handler of index jobs; one instance runs any number of jobs, one per index at a time."""
 
@@ -128,7 +133,7 @@ class IndexFlow:
         futures: set[Future[ChunkDone]] = set()
         waiting = iter(chunks)
         unpublished = 0
-        published_at = time.monotonic()
+        started_at = published_at = time.monotonic()
         try:
             while True:
                 self._fill(futures, waiting, run, index_prefix)
@@ -140,7 +145,9 @@ class IndexFlow:
                 for future in done:
                     unpublished += self._checkpoint(run, future.result())
                 run.checkpoint()
-                is_due = time.monotonic() - published_at >= self._commit_seconds
+                now = time.monotonic()
+                pause = max(self._commit_seconds, _COMMIT_SHARE * (now - started_at))
+                is_due = now - published_at >= pause
                 if unpublished >= self._commit_images or (unpublished and is_due):
                     self._publisher.publish(run.lease, index_prefix)
                     unpublished = 0

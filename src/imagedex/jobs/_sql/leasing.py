@@ -14,8 +14,9 @@ from imagedex.jobs.records import JobStatus, Lease, Priority
 # as long. Long enough that priorities mean something while a burst of requests is worked off.
 AGEING_SECONDS = 600.0
 
-# A job that ends its process this often without a checkpoint would do so for ever.
-MAX_CRASHES = 5
+# A job that ends its process this often without a checkpoint would do so for ever. Fewer would
+# blame a job for a server that somebody kills again and again while its workers still start.
+MAX_CRASHES = 10
 _MAX_BACKOFF_SECONDS = 60.0
 
 _NO_LEASE: dict[str, Any] = {
@@ -192,7 +193,7 @@ def _give_up(connection: Connection, row: AnyRow, now: float) -> None:
         end(connection, row, JobStatus.FAILED, error, now)
         return
     # The first takeover is immediate: most often it was a restart, and nobody should wait.
-    delay_seconds = 0.0 if crashes == 1 else min(_MAX_BACKOFF_SECONDS, 2.0**crashes)
+    delay_seconds = 0.0 if crashes == 1 else min(_MAX_BACKOFF_SECONDS, 2.0 ** (crashes - 2))
     _change(
         connection,
         row.job_id,
