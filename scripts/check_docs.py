@@ -14,7 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
 CODE_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
-MACHINE_PATH = re.compile(r"(?<![\w.])/(?:root|work|tmp)/|/home/(?!you\b)\w+")
+# Where checkouts and homes of developers lie; examples name /srv, /opt, /var/lib or /home/you.
+MACHINE_PATH = re.compile(
+    r"(?<![\w.])/(?:root|tmp|workspaces?)/|(?<![\w.])/(?:home|Users)/(?!you\b)\w+"
+)
 
 
 def markdown_files(root: Path) -> list[Path]:

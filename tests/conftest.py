@@ -14,6 +14,7 @@ import hypothesis
 import pytest
 from pytest_socket import socket_allow_hosts
 
+# An optional evaluation folder beside the checkout: captions.tsv and images/.
 SHARED_EVAL = Path(__file__).resolve().parents[2] / "shared" / "eval" / "stamps"
 NO_SKIPS = pytest.StashKey[bool]()
 
@@ -73,7 +74,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def shared_eval() -> Path:
-    """The evaluation images: ``captions.tsv`` and ``images/``; mark its users ``shared``."""
+    """The evaluation folder: ``captions.tsv`` and ``images/``; mark its users ``shared``."""
     if not SHARED_EVAL.is_dir():
-        pytest.skip("the evaluation images are not beside this checkout (shared/eval/stamps)")
+        pytest.skip(f"there is no evaluation folder beside this checkout ({SHARED_EVAL})")
     return SHARED_EVAL

@@ -44,7 +44,11 @@ class IndexingSettings(_Group):
 
     workers: int = Field(1, ge=1, le=256, description="Local worker processes.")
     threads_per_worker: int = Field(
-        0, ge=0, le=256, description="Cores of one worker; 0 shares all cores among the workers."
+        0,
+        ge=0,
+        le=256,
+        description="Cores of one worker, and how many decoder processes it has (each up to "
+        "`IMAGEDEX_DECODING__MEMORY_BYTES`); 0 shares all cores among the workers.",
     )
     chunk_images: int = Field(
         32, ge=1, le=4096, description="Images of a chunk, the unit of dispatch and checkpoint."
@@ -79,7 +83,10 @@ class SearchSettings(_Group):
     """Queries."""
 
     cache_entries: int = Field(
-        1024, ge=0, description="Answers that are kept for the current generation; 0 keeps none."
+        1024,
+        ge=0,
+        description="Answers that are kept for each index's current generation, and how many "
+        "vectors of texts are remembered; 0 keeps none.",
     )
     threads: int = Field(1, ge=1, le=256, description="Cores that encode one query text.")
 
@@ -93,7 +100,7 @@ class Settings(BaseSettings):
 
     home: Path = Field(
         default_factory=lambda: Path.home() / ".imagedex",
-        description="Directory of the database, the models and the default index (mode 0700).",
+        description="Directory of the database, logs and the default index (mode 0700).",
     )
     image_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="Directories that may be read and served, separated by ':'."
@@ -105,14 +112,23 @@ class Settings(BaseSettings):
         (),
         description="Directories below which a request may name an index, separated by ':'.",
     )
-    model: str = Field("bundled", description="The embedding model.")
+    model: str = Field(
+        "bundled",
+        description="The embedding model; `bundled` is the only one in this version.",
+    )
     database_url: str | None = Field(
-        None, description="SQLAlchemy URL; by default an SQLite file below the home."
+        None,
+        description="Where the SQLite database is, as `sqlite:////path/to/file`; by default below "
+        "the home. Other databases are not supported.",
     )
     admin_key: SecretStr | None = Field(
         None, description="A key with all scopes, at least 16 characters long."
     )
-    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Log level.")
+    log_level: str = Field(
+        "info",
+        pattern="^(debug|info|warning|error)$",
+        description="Log level of `serve`: `debug`, `info`, `warning` or `error`.",
+    )
     server: ServerSettings = ServerSettings()
     indexing: IndexingSettings = IndexingSettings()
     decoding: DecodingSettings = DecodingSettings()

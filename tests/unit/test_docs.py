@@ -185,12 +185,13 @@ def test_the_check_finds_dead_links_lost_pages_and_paths_of_a_machine(tmp_path: 
     (tmp_path / "docs").mkdir()
     (tmp_path / "README.md").write_text(
         "# A\n[good](docs/one.md#part-two) [dead](docs/none.md) [no heading](docs/one.md#three)\n"
-        "Look in /tmp/notes.\n"
+        "Look in /tmp/notes, /Users/ann and /home/you/notes.\n"
     )
     (tmp_path / "docs" / "one.md").write_text("# One\n\n## Part two\n\n[itself](#one)\n")
     (tmp_path / "docs" / "lost.md").write_text("# Lost\n")
     assert load_script("check_docs").faults(tmp_path) == [
         "README.md: names '/tmp/'.",
+        "README.md: names '/Users/ann'.",
         "README.md: the link 'docs/none.md' leads nowhere.",
         "README.md: there is no heading for the link 'docs/one.md#three'.",
         "docs/lost.md: no page links to it.",

@@ -70,7 +70,7 @@ def _global_options(
     """Describe a photo, find it.
 
     With IMAGEDEX_URL and IMAGEDEX_API_KEY set, commands speak to that server; without them
-    they work on IMAGEDEX_HOME directly.
+    they work on IMAGEDEX_HOME directly. `serve` and `eval` always work here.
     """
     context.obj = Invocation(config=config, debug=debug)
 
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def run_command_line(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit code: 0 done, 1 failed, 2 usage, 130 Ctrl-C.
+    """Run one command and return its exit code: 0 done, 1 failed, 2 usage, 128 + signal.
 
     Errors are told on stderr, in a line or two. Only the end of the process is left to do.
     """
@@ -107,10 +107,7 @@ def run_command_line(arguments: Sequence[str]) -> int:
 def _report(error: Exception, *, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
-    if isinstance(error, CommandFailed):
-        write_note(f"Error: {error}")
-        return error.exit_code
-    if isinstance(error, ImagedexError) or _is_client_error(error):
+    if isinstance(error, (CommandFailed, ImagedexError)) or _is_client_error(error):
         write_note(f"Error: {error}")
     else:
         write_note(f"Error: unexpected {type(error).__name__}: {error}")

@@ -9,7 +9,7 @@ ClientError
     ├── ResourceMissing         404: no such job, image or key
     ├── RequestConflict         409: the state of things forbids it now
     ├── RequestRejected         400, 413, 415, 422: the request makes no sense as it stands
-    └── ServerUnavailable       429, 503: not now; the same call can succeed later
+    └── ServerUnavailable       408, 503: not now; the same call can succeed later
 """
 
 from __future__ import annotations
@@ -83,10 +83,10 @@ PROBLEM_CLASSES: dict[int, type[ServerProblem]] = {
     401: AuthenticationRequired,
     403: PermissionRefused,
     404: ResourceMissing,
+    408: ServerUnavailable,
     409: RequestConflict,
     413: RequestRejected,
     415: RequestRejected,
     422: RequestRejected,
-    429: ServerUnavailable,
     503: ServerUnavailable,
 }

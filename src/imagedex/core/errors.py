@@ -99,6 +99,6 @@ class StorageError(ImagedexError):
 
 
 class CorruptIndex(StorageError):
-    """A file of the index is not what its manifest says; restore it or rebuild the index."""
+    """A file of the index is not what its manifest says; restore it or use another prefix."""
 
     retryable = False

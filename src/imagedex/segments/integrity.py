@@ -34,5 +34,5 @@ def require_intact(index_prefix: Path, entry: FileEntry) -> Path:
 def _corrupt(path: Path, reason: str) -> CorruptIndex:
     return CorruptIndex(
         f"The file {str(path)!r} is not what its manifest says: {reason}; restore it from a "
-        "copy of the index, or rebuild the index."
+        "copy of the index, or index again under another prefix."
     )

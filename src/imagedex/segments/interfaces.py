@@ -96,9 +96,9 @@ class IndexFiles(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """The best rows for some query vectors, best first; equal scores are ordered by path."""
+    """The best rows for one query vector, best first; equal scores are ordered by path."""
 
-    scores: NDArray[np.float32]  # Shape (n_found,): exact float32 inner products.
+    scores: NDArray[np.float32]  # Shape (n_found,): computed in float64, rounded.
     image_paths: tuple[str, ...]
 
 

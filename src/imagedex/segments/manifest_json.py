@@ -77,7 +77,7 @@ def decode_manifest(data: bytes, name: str) -> Manifest:
     except (ValueError, KeyError, RecursionError) as error:
         raise CorruptIndex(
             f"The manifest {name!r} is damaged ({error}); restore it from a copy of the index, "
-            "or rebuild the index from its Parquet files."
+            "or index again under another prefix."
         ) from error
     return manifest
 

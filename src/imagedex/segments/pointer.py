@@ -53,7 +53,7 @@ def read_pointer(index_prefix: Path) -> Pointer | None:
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptIndex(
             f"The file {str(path)!r} is damaged ({error}); restore it from a copy of the index, "
-            f"or rebuild the index from its Parquet files."
+            "or index again under another prefix."
         ) from error
 
 
@@ -67,8 +67,7 @@ def _read_missing(index_prefix: Path) -> Pointer | None:
                 return read_pointer(index_prefix)
             raise CorruptIndex(
                 f"The file {str(path)!r} is missing, though {folder!r} beside it holds files; "
-                "restore it from a copy of the index, or rebuild the index from its Parquet "
-                "files."
+                "restore it from a copy of the index, or index again under another prefix."
             )
     return None
 

@@ -40,8 +40,8 @@ def read_published(index_prefix: Path, known: Published | None = None) -> Publis
             if newer == pointer:
                 raise CorruptIndex(
                     f"The manifest {pointer.manifest!r} that CURRENT names is missing below "
-                    f"{str(index_prefix)!r}; restore it from a copy of the index, or rebuild "
-                    "the index from its Parquet files."
+                    f"{str(index_prefix)!r}; restore it from a copy of the index, or index "
+                    "again under another prefix."
                 ) from error
             pointer = newer
     return None
@@ -66,6 +66,7 @@ def read_pointed(index_prefix: Path, pointer: Pointer) -> Manifest | None:
     if sha256 != pointer.sha256:
         raise CorruptIndex(
             f"The manifest {str(path)!r} has SHA-256 {sha256} but CURRENT expects "
-            f"{pointer.sha256}; restore both from a copy of the index, or rebuild the index."
+            f"{pointer.sha256}; restore both from a copy of the index, or index again under "
+            "another prefix."
         )
     return decode_manifest(data, pointer.manifest)

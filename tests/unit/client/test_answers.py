@@ -62,6 +62,15 @@ def test_a_problem_whose_document_is_damaged_still_tells_its_status(body: bytes)
     assert raised.value.retry_after_seconds is None
 
 
+def test_a_body_that_arrived_too_slowly_can_be_sent_again() -> None:
+    document = {"title": "The request body did not arrive in time"}
+    client = _client(lambda _: httpx.Response(408, json=document, headers=PROBLEM))
+
+    with pytest.raises(ServerUnavailable) as raised:
+        client.query("a cat")
+    assert raised.value.status == 408
+
+
 def test_a_problem_carries_title_detail_type_and_the_advice_to_wait() -> None:
     document = {"type": "urn:x", "title": "Busy", "detail": "Too many.", "checks": {"a": "b"}}
     headers = {**PROBLEM, "retry-after": "7"}

@@ -67,7 +67,7 @@ def _measure(
     from imagedex.search.evaluation import measure_recall
 
     model = find_model(settings.model)
-    threads = settings.indexing.threads_per_worker or os.cpu_count() or 1
+    threads = _threads(settings)
     decoder = ProcessImageDecoder(
         roots=ImageRoots([directory]),
         preprocess=model.preprocess,
@@ -84,6 +84,11 @@ def _measure(
             batch_images=settings.indexing.batch_images,
             on_progress=on_progress,
         )
+
+
+def _threads(settings: Settings) -> int:
+    # Containers and taskset allow fewer cores than the machine has.
+    return settings.indexing.threads_per_worker or len(os.sched_getaffinity(0))
 
 
 @contextmanager
