@@ -28,6 +28,7 @@ from imagedex.indexing import (
     IndexLocations,
     Publisher,
     WorkerSetup,
+    missing_index,
 )
 from imagedex.ingest import DecodeLimits, ImageRoots, Thumbnailer
 from imagedex.jobs import JobKind, JobRunner, SqlJobStore
@@ -131,22 +132,23 @@ class Application:
         if self._run_jobs:
             self._jobs.expire_own(self._owner_prefix)
             for index_prefix in self._known_prefixes():
-                self._reconcile(index_prefix)
+                self._open(index_prefix)
             self._runner.start()
-        self._queries.refresh(self.settings.effective_index_prefix)
 
     def _known_prefixes(self) -> list[Path]:
         """Return the indexes of the catalog, and the default one, which a new database lacks."""
         known = [index.index_prefix for index in self._catalog.list_indexes()]
         default = self.settings.effective_index_prefix
-        return known if default in known or not default.exists() else [*known, default]
+        return known if default in known or not os.path.lexists(default) else [*known, default]
 
-    def _reconcile(self, index_prefix: Path) -> None:
+    def _open(self, index_prefix: Path) -> None:
         # An index whose share is away or damaged must not keep the others from being served.
+        # Whoever asks it is told why, and so is readiness.
         try:
             self._publisher.reconcile(index_prefix)
+            self._queries.refresh(index_prefix)
         except ImagedexError as error:
-            _log.error("reconcile_failed", index_prefix=str(index_prefix), error=str(error))
+            _log.error("index_not_opened", index_prefix=str(index_prefix), error=str(error))
 
     def close(self) -> None:
         """Stop running jobs (they resume after their last chunk) and give everything back."""
@@ -158,7 +160,17 @@ class Application:
 
     def query(self, text: str, *, top_k: int = 10, index_prefix: str | None = None) -> QueryAnswer:
         """Answer a text query from the current generation of an index."""
-        return self._queries.query(self._locations.resolve(index_prefix), text, top_k)
+        prefix = self._locations.resolve(index_prefix)
+        answer = self._queries.query(prefix, text, top_k)
+        if answer.generation == 0:
+            self._require_new(prefix)
+        return answer
+
+    def _require_new(self, index_prefix: Path) -> None:
+        """Raise StorageError when an index that holds nothing is known to have held something."""
+        index = self._catalog.get_index(index_prefix)
+        if index is not None and index.generation > 0:
+            raise missing_index(index_prefix, index.generation)
 
     def thumbnail(self, image_id: str, *, size: int, index_prefix: str | None = None) -> bytes:
         """Return a JPEG of an indexed image, at most ``size`` pixels a side. Raises NotFound."""
@@ -175,9 +187,14 @@ class Application:
         """
         checks = {
             "database": lambda: self.indexing.list_jobs(status=None, limit=1, cursor=None),
-            "search": lambda: self._queries.check(self.settings.effective_index_prefix),
+            "search": self._check_search,
         }
         return {name: _outcome(name, check) for name, check in checks.items()}
+
+    def _check_search(self) -> None:
+        prefix = self.settings.effective_index_prefix
+        if self._queries.check(prefix) == 0:
+            self._require_new(prefix)
 
 
 def _outcome(name: str, check: Callable[[], object]) -> str:

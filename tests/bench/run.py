@@ -28,12 +28,13 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.load import Latencies, get_request, measure, new_query, post_request
-from bench.vectors import make_index
 from imagedex.embedding import find_model
 from support.kills import index_under_kills
 from support.pictures import draw_pictures, vary_pictures
 from support.server import ServerProcess, wait_for_job
+from support.vectors import make_index
 
+# An optional evaluation folder beside the checkout: captions.tsv and images/.
 STAMPS = Path(__file__).resolve().parents[3] / "shared" / "eval" / "stamps"
 
 
@@ -231,7 +232,9 @@ def main() -> int:
     """Measure, print, write; return 1 when a figure was not met."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=sorted(MEASUREMENTS), action="append")
-    parser.add_argument("--evaluation", type=Path, default=STAMPS)
+    parser.add_argument(
+        "--evaluation", type=Path, default=STAMPS, help="holds captions.tsv and images/"
+    )
     parser.add_argument("--output", type=Path, default=Path("bench-results.json"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="imagedex-bench-") as scratch:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
 
 from imagedex.catalog import SqlCatalog
 from imagedex.database import Database
+from imagedex.engine import Engine
 from imagedex.indexing import (
     ChunkTask,
     IndexFlow,
@@ -38,7 +40,12 @@ class Controller:
     """What ``imagedex.app`` wires, with the tiny colour model."""
 
     def __init__(
-        self, folder: Path, *, model: ColourModel | None = None, chunk_images: int = 3
+        self,
+        folder: Path,
+        *,
+        model: ColourModel | None = None,
+        chunk_images: int = 3,
+        engine: Engine | None = None,
     ) -> None:
         self.photos = folder / "photos"
         self.photos.mkdir(exist_ok=True)
@@ -49,7 +56,7 @@ class Controller:
         self.model = model or ColourModel()
         self.catalog = SqlCatalog(self.database)
         self.jobs = SqlJobStore(self.database)
-        self.engine = ThreadEngine()
+        self.engine = engine or ThreadEngine()
         self.queries = QueryService(
             files_of=DirectoryIndexFiles,
             encoder=self.model.load_text_encoder(threads=1),
@@ -58,13 +65,14 @@ class Controller:
             dim=self.model.dim,
             cache_entries=16,
         )
+        self.announced: Callable[[Path], object] = self.queries.refresh
         self.publisher = Publisher(
             database=self.database,
             catalog=self.catalog,
             jobs=self.jobs,
             model=self.model,
             files_of=DirectoryIndexFiles,
-            on_published=self.queries.refresh,
+            on_published=lambda prefix: self.announced(prefix),
         )
         roots = ImageRoots([self.photos])
         self.setup = WorkerSetup(
@@ -144,6 +152,22 @@ class Controller:
         with self.database.transaction() as transaction:
             self.jobs.checkpoint_embedded(transaction, lease, done)
         self.jobs.expire_own("test:")
+
+    def plan_removal_without_publishing(self, job: Job, image_path: str) -> None:
+        """Do what a controller does that goes aside after planning to remove an image."""
+        lease = self.jobs.lease_next("test:0")
+        while lease is not None and lease.job.job_id != job.job_id:
+            self.jobs.requeue(lease, error=None, delay_seconds=0.2, count_attempt=False)
+            lease = self.jobs.lease_next("test:0")
+        assert lease is not None
+        plan = [PlannedChunk(ChunkAction.REMOVE, (image_path,))]
+        self.jobs.save_plan(lease, plan, total_images=1, settled_images=1, failures=())
+        self.jobs.requeue(lease, error=None, delay_seconds=0, count_attempt=False)
+
+    def score(self, name: str, text: str) -> float:
+        """Return how well a photo fits a text."""
+        answer = self.queries.query(self.prefix, text, 100)
+        return next(r.score for r in answer.results if Path(r.image_path).name == name)
 
     def find(self, text: str, top_k: int = 100) -> list[str]:
         """Return the names of the found photos, best first."""

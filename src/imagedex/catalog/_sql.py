@@ -276,8 +276,8 @@ def _known(connection: Connection, index_id: int, paths: Sequence[str]) -> dict[
 
 
 def _recorded_generation(connection: Connection, index_id: int) -> int:
-    """Return the index's generation, keeping its row locked till the transaction ends."""
-    query = select(indexes.c.generation).where(indexes.c.index_id == index_id).with_for_update()
+    """Return the index's generation, which a write transaction keeps as it is."""
+    query = select(indexes.c.generation).where(indexes.c.index_id == index_id)
     generation: int | None = connection.execute(query).scalar_one_or_none()
     if generation is None:
         raise NotFound(f"There is no index with the number {index_id}.")

@@ -54,7 +54,7 @@ def _flag(name: str) -> Column[Any]:
 
 def _only(condition: str) -> dict[str, Any]:
     """Return the options that make an index partial."""
-    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+    return {"sqlite_where": text(condition)}
 
 
 indexes = Table(
@@ -106,12 +106,14 @@ jobs = Table(
     _column("finished_at", Float, nullable=True),
     _column("error", Text, nullable=True),
     _flag("cancel_requested"),
+    _flag("rerun_requested"),  # The same request came again when it might have been too late.
     _flag("is_planned"),
     _count("total_images"),
     _count("processed_images"),
     _count("failed_images"),
     _count("next_chunk"),  # The numbers of a job's chunks are never used twice.
-    _count("attempts"),  # Crashes and errors since the last checkpoint.
+    _count("crashes"),  # How often its owner fell silent,
+    _count("attempts"),  # and how often an error gave it up, since the last checkpoint.
     _column("progressed_at", Float, nullable=True),  # When the last chunk was embedded.
     _column("waiting_since", Float),  # When it was queued last; a job that waits long rises.
     _column("not_before", Float),  # While it waits out a back-off.

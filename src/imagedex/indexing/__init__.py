@@ -4,7 +4,7 @@ from imagedex.indexing.chunk import ChunkTask, WorkerSetup, embed_chunk
 from imagedex.indexing.flow import IndexFlow
 from imagedex.indexing.interfaces import Indexing, IndexStats, JobReport, WorkerReport
 from imagedex.indexing.locations import IndexLocations
-from imagedex.indexing.publishing import Publisher
+from imagedex.indexing.publishing import Publisher, missing_index
 from imagedex.indexing.service import IndexingService
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "WorkerReport",
     "WorkerSetup",
     "embed_chunk",
+    "missing_index",
 ]

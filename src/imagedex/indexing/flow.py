@@ -14,12 +14,13 @@ from pathlib import Path
 import structlog
 
 from imagedex.catalog import Catalog
+from imagedex.core.errors import EngineError
 from imagedex.database import Database
 from imagedex.engine import Engine
 from imagedex.indexing.chunk import ChunkTask, WorkerSetup, embed_chunk
 from imagedex.indexing.planning import Plan, plan_notified, plan_scan
 from imagedex.indexing.publishing import Publisher
-from imagedex.ingest import scan
+from imagedex.ingest import has_image_name, scan
 from imagedex.jobs import (
     Chunk,
     ChunkDone,
@@ -37,6 +38,9 @@ _log = structlog.get_logger(__name__)
 _STOP_CHECK_SECONDS = 0.5
 """How often a job that waits for its workers looks whether it should stop."""
 
+
+_MAX_FAILED_CHUNKS = 3
+"""In one run of a job; with more of them it is the engine that fails and not a chunk."""
 
 _COMMIT_SHARE = 0.1
 """Of a job's time: a longer job publishes less often, or a day's work would be thousands of
@@ -73,16 +77,16 @@ class IndexFlow:
         """Run a job to its end, or until it should stop (see ``JobRun.checkpoint``)."""
         job = run.lease.job
         index_prefix = Path(job.request["index_prefix"])
-        force = job.request.get("force_reindex", False)
-        self._publisher.reconcile(index_prefix, start_anew=force)
+        self._publisher.reconcile(index_prefix)
         if not self._publisher.may_publish(run.lease, index_prefix):
             raise JobYielded("The index was published under a higher fence than this lease has.")
+        self._publisher.publish_left_over(run.lease, index_prefix)
         if not job.is_planned:
             self._plan(run, job)
         try:
             self._embed_and_publish(run, index_prefix)
-        except JobCancelled:
-            # What was embedded before the cancellation is good and was paid for.
+        except (JobCancelled, JobYielded, EngineError):
+            # What was embedded before is good and was paid for.
             self._publisher.publish(run.lease, index_prefix)
             raise
         self._publisher.sweep(index_prefix, job.index_id)
@@ -102,7 +106,9 @@ class IndexFlow:
         # First, since the plan is the checkpoint after which nothing of this is done again.
         with self._database.transaction() as transaction:
             self._jobs.assert_held(transaction, run.lease)
-            self._catalog.record_failures(transaction, job.index_id, plan.failures)
+            # A directory that could not be read fails the scan of it, but is no image.
+            images = [failure for failure in plan.failures if has_image_name(failure.image_path)]
+            self._catalog.record_failures(transaction, job.index_id, images)
         self._jobs.save_plan(
             run.lease,
             plan.chunks(self._chunk_images),
@@ -125,7 +131,7 @@ class IndexFlow:
             scanned = scan(roots, roots.check(job.request["image_dir"]))
             force = bool(job.request["force_reindex"])
             return plan_scan(scanned, self._catalog, job.index_id, force=force)
-        paths = [roots.check(path) for path in job.request["image_paths"]]
+        paths = roots.check_all(job.request["image_paths"])
         return plan_notified(paths, self._catalog, job.index_id, roots)
 
     def _embed(self, run: JobRun, index_prefix: Path, chunks: list[Chunk]) -> None:
@@ -133,17 +139,22 @@ class IndexFlow:
         futures: set[Future[ChunkDone]] = set()
         waiting = iter(chunks)
         unpublished = 0
+        failed: list[EngineError] = []
         started_at = published_at = time.monotonic()
         try:
             while True:
-                self._fill(futures, waiting, run, index_prefix)
+                if len(failed) < _MAX_FAILED_CHUNKS:
+                    self._fill(futures, waiting, run, index_prefix)
                 if not futures:
-                    return
+                    break
                 done, futures = wait(
                     futures, timeout=_STOP_CHECK_SECONDS, return_when=FIRST_COMPLETED
                 )
                 for future in done:
-                    unpublished += self._checkpoint(run, future.result())
+                    try:
+                        unpublished += self._checkpoint(run, future.result())
+                    except EngineError as error:
+                        failed.append(error)
                 run.checkpoint()
                 now = time.monotonic()
                 pause = max(self._commit_seconds, _COMMIT_SHARE * (now - started_at))
@@ -155,6 +166,9 @@ class IndexFlow:
         finally:
             for future in futures:
                 future.cancel()
+        if failed:
+            # Only now: a chunk that kills its workers must not keep the others from being done.
+            raise failed[0]
 
     def _fill(
         self,

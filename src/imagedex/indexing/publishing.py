@@ -14,8 +14,8 @@ import structlog
 
 from imagedex.catalog import Catalog
 from imagedex.core.errors import StorageError
-from imagedex.core.images import RowLocation
-from imagedex.database import Database, Transaction
+from imagedex.core.images import ImageFacts, RowLocation
+from imagedex.database import Database
 from imagedex.embedding import EmbeddingModel
 from imagedex.jobs import Chunk, ChunkAction, ChunkState, JobStore, Lease
 from imagedex.segments import Commit, IndexFiles, Manifest
@@ -43,126 +43,148 @@ class Publisher:
         self._files_of = files_of
         self._on_published = on_published
 
-    def reconcile(self, index_prefix: Path, *, start_anew: bool = False) -> None:
+    def reconcile(self, index_prefix: Path) -> None:
         """Make the catalog say what the current generation says.
 
         It lags after a crash between ``CURRENT`` and the database, or when the database was
         restored from a backup; it leads when the index's files were restored. Then it is filled
-        again from the segments.
+        again from the segments, and the current generation is announced once more, since a crash
+        may have come before that.
 
         Raises StorageError when the catalog knows of a generation and the index has no files
-        at all: a missing mount is not a new index. With ``start_anew`` it becomes one.
+        at all: a missing mount is not a new index.
         """
         index = self._catalog.ensure_index(index_prefix)
         files = self._files_of(index_prefix)
         manifest = files.current()
-        if manifest is None and index.generation > 0 and not start_anew:
-            raise StorageError(
-                f"Generation {index.generation} was published to {str(index_prefix)!r}, but "
-                "nothing is there. Mount its storage; if its files were deleted on purpose, "
-                "index again with force_reindex."
-            )
-        generation = manifest.generation if manifest is not None else 0
-        if generation == index.generation:
+        if manifest is None:
+            if index.generation > 0:
+                raise missing_index(index_prefix, index.generation)
+            return
+        if manifest.generation == index.generation:
             return
         _log.warning(
             "catalog_reconciled",
             index_prefix=str(index_prefix),
             catalog_generation=index.generation,
-            index_generation=generation,
+            index_generation=manifest.generation,
         )
-        if manifest is not None:
-            # A database that was lost counts its fences from the beginning.
-            self._jobs.raise_fence(index.index_id, manifest.fence)
-        with self._database.transaction() as transaction:
-            known = index.generation
-            if known > generation:
+        # A database that was lost counts its fences from the beginning.
+        self._jobs.raise_fence(index.index_id, manifest.fence)
+        known = index.generation
+        if known > manifest.generation:
+            with self._database.transaction() as transaction:
                 self._catalog.forget_index(transaction, index.index_id)
-                known = 0
-            if manifest is not None:
-                self._replay(transaction, index.index_id, files, manifest, since=known)
+            known = 0
+        self._replay(index.index_id, files, manifest, since=known)
+        self._on_published(index_prefix)
 
-    def _replay(
-        self,
-        transaction: Transaction,
-        index_id: int,
-        files: IndexFiles,
-        manifest: Manifest,
-        *,
-        since: int,
-    ) -> None:
-        segments = [entry for entry in manifest.segments if entry.generation > since]
-        self._catalog.record_generation(
-            transaction,
-            index_id,
-            generation=manifest.generation,
-            indexed=(row for entry in segments for row in files.read_facts(entry)),
-        )
-        # After the rows: an image that changed has moved on from the row that is buried here.
-        tombstones = [entry for entry in manifest.tombstones if entry.generation > since]
-        self._catalog.record_tombstones(transaction, index_id, files.read_tombstones(tombstones))
-        for entry in segments:
-            self._jobs.checkpoint_committed(transaction, entry.job_id, entry.chunks)
+    def _replay(self, index_id: int, files: IndexFiles, manifest: Manifest, *, since: int) -> None:
+        """Bring the catalog from generation ``since`` to the manifest's, one after the other.
+
+        Each step can be the last: the next replay goes on from the generation that it recorded.
+        """
+        generations = {entry.generation for entry in manifest.segments}
+        generations |= {entry.generation for entry in manifest.tombstones}
+        for generation in sorted(generations):
+            if generation <= since:
+                continue
+            segments = [entry for entry in manifest.segments if entry.generation == generation]
+            # Read before the transaction: a share that hangs must not hold up all writers.
+            rows = [row for entry in segments for row in files.read_facts(entry)]
+            buried = files.read_tombstones(
+                [entry for entry in manifest.tombstones if entry.generation == generation]
+            )
+            with self._database.transaction() as transaction:
+                self._catalog.record_generation(
+                    transaction, index_id, generation=generation, indexed=rows
+                )
+                # After the rows: an image that changed has moved on from the row that is buried.
+                self._catalog.record_tombstones(transaction, index_id, buried)
+                for entry in segments:
+                    self._jobs.checkpoint_committed(transaction, entry.job_id, entry.chunks)
+
+    def publish_left_over(self, lease: Lease, index_prefix: Path) -> None:
+        """Publish what other jobs of the index have embedded and not yet published.
+
+        Called before a job looks at any file. Whatever was read before it is then published
+        before it, so that a job which went aside for this one cannot bring an older picture,
+        or an older removal, back over a newer one.
+        """
+        for job_id in self._jobs.embedded_job_ids(lease.job.index_id):
+            if job_id != lease.job.job_id:
+                self._publish(lease, index_prefix, job_id)
 
     def publish(self, lease: Lease, index_prefix: Path) -> None:
         """Publish all that the job has embedded; does nothing when that is nothing.
 
-        Raises LeaseLost when another owner has taken over, StorageError when the storage fails;
-        in both cases the current generation is what it was.
+        Chunks whose part files are gone are planned again. Raises LeaseLost when another owner
+        has taken over, StorageError when the storage fails; in both cases the current
+        generation is what it was.
         """
+        lost = self._publish(lease, index_prefix, lease.job.job_id)
+        if lost:
+            self._jobs.replan_chunks(lease, lost)
+
+    def _publish(self, lease: Lease, index_prefix: Path, job_id: str) -> list[int]:
+        """Publish a job's embedded chunks; return those whose part files are gone."""
         self.reconcile(index_prefix)
         files = self._files_of(index_prefix)
-        chunks = self._jobs.chunks(lease.job.job_id, ChunkState.EMBEDDED)
-        chunks = self._without_lost_parts(lease, files, chunks)
-        if not chunks:
-            return
+        embedded = self._jobs.chunks(job_id, ChunkState.EMBEDDED)
+        lost = [c.number for c in embedded if c.part is not None and not files.has_part(c.part)]
+        if lost:
+            _log.warning("part_files_lost", job_id=job_id, chunks=lost)
+        chunks = [chunk for chunk in embedded if chunk.number not in lost]
+        if chunks:
+            self._publish_chunks(lease, index_prefix, job_id, chunks)
+        return lost
+
+    def _publish_chunks(
+        self, lease: Lease, index_prefix: Path, job_id: str, chunks: list[Chunk]
+    ) -> None:
+        files = self._files_of(index_prefix)
         index_id = lease.job.index_id
-        gone = [
-            path
-            for chunk in chunks
-            if chunk.action is ChunkAction.REMOVE
-            for path in chunk.image_paths
-        ]
+        removals = [chunk for chunk in chunks if chunk.action is ChunkAction.REMOVE]
+        gone = [path for chunk in removals for path in chunk.image_paths]
         parts = tuple(chunk.part for chunk in chunks if chunk.part is not None)
-        embedded = [path for part in parts for path in files.read_part_paths(part)]
-        removed = self._locations(index_id, gone + embedded)
+        paths = [path for part in parts for path in files.read_part_paths(part)]
+        removed = self._locations(index_id, gone + paths)
         numbers = tuple(chunk.number for chunk in chunks)
         self._jobs.renew(lease)
         manifest = None
+        rows: list[tuple[RowLocation, ImageFacts]] = []
         if parts or removed:
-            expected = self._catalog.ensure_index(index_prefix).generation
             manifest = files.commit(
                 Commit(
-                    expected_generation=expected,
+                    expected_generation=self._catalog.ensure_index(index_prefix).generation,
                     fence=lease.fence,
                     model_name=self._model.name,
                     fingerprint=self._model.fingerprint,
                     dim=self._model.dim,
-                    job_id=lease.job.job_id,
+                    job_id=job_id,
                     chunks=numbers,
                     parts=parts,
                     removed=removed,
                 )
             )
+            new = [e for e in manifest.segments if e.generation == manifest.generation]
+            # Read before the transaction: a share that hangs must not hold up all writers.
+            rows = [row for entry in new for row in files.read_facts(entry)]
         with self._database.transaction() as transaction:
             self._jobs.assert_held(transaction, lease)
             self._catalog.forget_images(transaction, index_id, gone)
             if manifest is not None:
-                new = [e for e in manifest.segments if e.generation == manifest.generation]
                 self._catalog.record_generation(
-                    transaction,
-                    index_id,
-                    generation=manifest.generation,
-                    indexed=(row for entry in new for row in files.read_facts(entry)),
+                    transaction, index_id, generation=manifest.generation, indexed=rows
                 )
-            self._jobs.checkpoint_committed(transaction, lease.job.job_id, numbers)
+            self._jobs.checkpoint_committed(transaction, job_id, numbers)
         if manifest is not None:
             _log.info(
                 "generation_published",
                 index_prefix=str(index_prefix),
                 generation=manifest.generation,
                 images=manifest.images,
-                job_id=lease.job.job_id,
+                job_id=job_id,
             )
             self._on_published(index_prefix)
 
@@ -172,18 +194,25 @@ class Publisher:
         return manifest is None or lease.fence >= manifest.fence
 
     def sweep(self, index_prefix: Path, index_id: int) -> None:
-        """Delete files that nothing needs any more."""
-        self._files_of(index_prefix).sweep(keep_jobs=self._jobs.active_job_ids(index_id))
-
-    def _without_lost_parts(
-        self, lease: Lease, files: IndexFiles, chunks: list[Chunk]
-    ) -> list[Chunk]:
-        lost = [c.number for c in chunks if c.part is not None and not files.has_part(c.part)]
-        if lost:
-            _log.warning("part_files_lost", job_id=lease.job.job_id, chunks=lost)
-            self._jobs.replan_chunks(lease, lost)
-        return [chunk for chunk in chunks if chunk.number not in lost]
+        """Delete files that nothing needs any more; what cannot be deleted stays, and is logged."""
+        keep_jobs = {
+            *self._jobs.active_job_ids(index_id),
+            *self._jobs.embedded_job_ids(index_id),
+        }
+        try:
+            self._files_of(index_prefix).sweep(keep_jobs=sorted(keep_jobs))
+        except StorageError as error:
+            _log.warning("sweep_failed", index_prefix=str(index_prefix), error=str(error))
 
     def _locations(self, index_id: int, image_paths: list[str]) -> tuple[RowLocation, ...]:
         known = self._catalog.lookup(index_id, image_paths)
         return tuple(entry.location for entry in known.values() if entry.location is not None)
+
+
+def missing_index(index_prefix: Path, generation: int) -> StorageError:
+    """Return the error for an index whose files are gone though the catalog knows of it."""
+    return StorageError(
+        f"Generation {generation} was published to {str(index_prefix)!r}, but nothing is there. "
+        "Mount its storage; if its files were deleted on purpose, use another index prefix or "
+        "another home."
+    )

@@ -76,7 +76,7 @@ class IndexingService:
         idempotency: IdempotencyKey | None = None,
     ) -> tuple[Job, float | None]:
         """Request that images, which may be new, changed or gone, be brought up to date."""
-        paths = sorted({self._image_roots.check(path) for path in image_paths})
+        paths = sorted(set(self._image_roots.check_all(image_paths)))
         job = self._submit(
             JobKind.INCREMENTAL,
             {"image_paths": paths},
@@ -107,6 +107,9 @@ class IndexingService:
             priority=priority,
             dedupe_key=hashlib.sha256(canonical).hexdigest(),
             images_count=images_count,
+            # A forced job would embed everything once more; a change that came while it ran is
+            # found by the next scan.
+            runs_again=not request.get("force_reindex", False),
         )
         return self._jobs.submit(new, idempotency)
 

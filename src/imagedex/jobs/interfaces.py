@@ -35,6 +35,7 @@ class NewJob:
     priority: Priority
     dedupe_key: str  # Equal keys mean the same request; only one of them is active at a time.
     images_count: int = 0  # When it is known beforehand.
+    runs_again: bool = True  # When it is submitted again while it runs, after it completes.
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,10 @@ class JobStore(Protocol):
 
         That is the active job with the same ``dedupe_key``, or the job of the same
         idempotency key. Raises InvalidRequest when that key was used for another request.
+
+        No change that came before this call is missed: an active job that runs, or has its plan
+        already, runs once more after it has completed. To repeat a request with its idempotency
+        key asks for nothing new.
         """
         ...
 
@@ -165,15 +170,22 @@ class JobStore(Protocol):
         """Give the job back, to be run again after a delay, keeping its checkpoint.
 
         A job whose cancellation was requested meanwhile is cancelled instead.
+        ``count_attempt`` counts it among the attempts without progress.
         """
         ...
 
     def finish(self, lease: Lease, status: JobStatus, error: str | None) -> Job:
-        """End the job (completed, failed, cancelled) or pause it; ends the lease."""
+        """End the job (completed, failed, cancelled) or pause it; ends the lease.
+
+        Returns the job as it is then. One that completed, and whose request was submitted again
+        meanwhile, is queued once more, without its plan and its failures and with all counts of
+        images at zero; or it is cancelled when that was requested. A job that fails or is
+        cancelled forgets that its request came again.
+        """
         ...
 
     def attempts_without_progress(self, job_id: str) -> int:
-        """Return how often the job was given up by crash or error since its last checkpoint."""
+        """Return how often an error gave the job up since its last checkpoint."""
         ...
 
     def save_plan(
@@ -235,4 +247,12 @@ class JobStore(Protocol):
 
     def active_job_ids(self, index_id: int) -> list[str]:
         """Return the jobs of an index that have not ended."""
+        ...
+
+    def embedded_job_ids(self, index_id: int) -> list[str]:
+        """Return the jobs of an index that have embedded chunks, oldest submission first.
+
+        Whatever their status: one that failed or was cancelled leaves such chunks behind, and
+        they can still be published. A removal counts as embedded from its planning on.
+        """
         ...

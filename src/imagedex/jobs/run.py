@@ -42,11 +42,6 @@ class JobRun:
         # knows that it may have lost the job even when whoever renews its lease has died.
         self._held_until = monotonic() + store.lease_seconds
 
-    @property
-    def should_stop(self) -> bool:
-        """Whether the lease may be lost or the runner is closing; reads no database."""
-        return self._closing.is_set() or self._has_lapsed()
-
     def checkpoint(self) -> None:
         """Call at each chunk boundary, and every second or so while waiting for chunks.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from imagedex.core.errors import ImagedexError, LeaseLost
+from imagedex.core.errors import ImagedexError, LeaseLost, StorageError, Unavailable
 from imagedex.jobs.interfaces import JobStore
 from imagedex.jobs.records import JobKind, JobStatus, Lease
 from imagedex.jobs.run import JobCancelled, JobRun, JobYielded
@@ -17,6 +17,10 @@ Handler = Callable[[JobRun], None]
 """Does a job. It returns when the job is complete; it may be run again from any checkpoint."""
 
 MAX_ATTEMPTS = 5  # Without progress between them.
+
+# A share that is away or a disk that is full is nobody's fault and most often passes; with
+# the back-off this waits about a quarter of an hour for it.
+MAX_OUTAGE_ATTEMPTS = 20
 _MAX_BACKOFF_SECONDS = 60.0
 
 _log = structlog.get_logger(__name__)
@@ -28,8 +32,10 @@ class JobRunner:
     What a handler does becomes the job's status: it returns, and the job is completed; it raises
     JobCancelled or JobYielded (from ``JobRun.checkpoint``), and the job is cancelled or goes
     back into the line; a retryable error, or one that nobody foresaw, runs it again
-    after 2, 4, 8 and 16 seconds, and fails it the fifth time without progress; any other
-    ImagedexError fails it. After LeaseLost nothing is written: the job is another's.
+    after 2, 4, 8 and 16 seconds, and fails it the fifth time without progress; when storage
+    fails or something is unavailable, it is tried again after at most 60 seconds and fails the
+    twentieth time; any other ImagedexError fails it. After LeaseLost nothing is written: the job
+    is another's.
     """
 
     def __init__(
@@ -150,20 +156,23 @@ class JobRunner:
             _log.info("job_yielded", job_id=run.lease.job.job_id, reason=str(reason))
         except ImagedexError as error:
             if error.retryable:
-                self._try_again(run, str(error))
+                is_outage = isinstance(error, StorageError | Unavailable)
+                limit = MAX_OUTAGE_ATTEMPTS if is_outage else MAX_ATTEMPTS
+                self._try_again(run, str(error), limit=limit)
             else:
                 self._finish(run, JobStatus.FAILED, str(error))
         except BaseException as error:
             # Also SystemExit and the like: whatever a handler raises, it is this job's
             # trouble, and the thread has others to run.
             _log.exception("job_raised", job_id=run.lease.job.job_id)
-            self._try_again(run, f"Unexpected {type(error).__name__}: {error}")
+            text = f"Unexpected {type(error).__name__}: {error}"
+            self._try_again(run, text, limit=MAX_ATTEMPTS)
         else:
             self._finish(run, JobStatus.COMPLETED, None)
 
-    def _try_again(self, run: JobRun, error: str) -> None:
+    def _try_again(self, run: JobRun, error: str, *, limit: int) -> None:
         attempts = self._store.attempts_without_progress(run.lease.job.job_id) + 1
-        if attempts >= MAX_ATTEMPTS:
+        if attempts >= limit:
             self._finish(
                 run, JobStatus.FAILED, f"{error} (given up after {attempts} attempts in a row)"
             )
@@ -180,7 +189,14 @@ class JobRunner:
 
     def _finish(self, run: JobRun, status: JobStatus, error: str | None) -> None:
         job = self._store.finish(run.lease, status, error)
-        _log.info("job_ended", job_id=job.job_id, status=job.status.value, error=error)
+        if job.status.is_final:
+            _log.info("job_ended", job_id=job.job_id, status=job.status.value, error=error)
+        else:
+            _log.info(
+                "job_requeued",
+                job_id=job.job_id,
+                reason="The same request came again while the job was active.",
+            )
 
     def _renew(self) -> None:
         """Keep the leases of all runs; a run whose lease is not renewed knows it by itself."""

@@ -10,7 +10,7 @@ class Result:
     """One found image."""
 
     rank: int  # From 1.
-    score: float  # Inner product of the unit vectors, computed in float32: -1 to 1.
+    score: float  # Inner product of the unit vectors, from float64 rounded to float32: -1 to 1.
     image_path: str
     image_id: str
 

@@ -87,23 +87,25 @@ class QueryService:
         serving = self._live_index(index_prefix).refresh()
         return 0 if serving is None else serving.generation.manifest.generation
 
-    def check(self, index_prefix: Path) -> str:
-        """Encode a text and search with it, past all caches; return what was searched.
+    def check(self, index_prefix: Path) -> int:
+        """Encode a text and search with it, past all caches; return the generation searched.
 
-        Raises what kept it from being done. An index without images passes.
+        Raises what kept it from being done. An index without images passes;
+        it is generation 0 while nothing was ever published.
         """
         vector = self._encode(_CHECK_TEXT)
         serving = self._serving(index_prefix)
         if serving is None:
-            return "nothing is indexed yet"
+            return 0
         manifest = serving.generation.manifest
         found = len(serving.generation.search(vector, 1).image_paths)
         if found != min(1, manifest.images):
             raise ModelError(
                 f"A search of generation {manifest.generation} with {manifest.images} images "
-                f"found {found}; start the server again, and rebuild the index if that is no help."
+                f"found {found}; start the server again; if that is no help, restore the index "
+                "from a copy, or index again under another prefix."
             )
-        return f"generation {manifest.generation} of {manifest.images} images"
+        return manifest.generation
 
     def _live_index(self, index_prefix: Path) -> LiveIndex:
         with self._live_lock:

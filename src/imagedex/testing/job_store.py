@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -142,8 +143,121 @@ class JobStoreContract:
         assert job_store.submit(make_new_job(index_ids[0])).job_id == job.job_id
         assert job_store.submit(make_new_job(index_ids[0], "other")).job_id != job.job_id
         assert job_store.submit(make_new_job(index_ids[1])).job_id != job.job_id
-        job_store.finish(lease, JobStatus.COMPLETED, None)
+        job_store.finish(lease, JobStatus.FAILED, "The model is gone.")
         assert job_store.submit(make_new_job(index_ids[0])).job_id != job.job_id
+
+    def test_a_request_that_comes_again_while_its_job_runs_is_not_missed(
+        self, job_store: JobStore, index_id: int
+    ) -> None:
+        job_id = self.finish_with_failures(index_id, again=True).job_id
+        queued = job_store.get(job_id)
+        assert (queued.status, queued.finished_at) == (JobStatus.QUEUED, None)
+        assert not queued.is_planned
+        assert self.progress(job_id) == (0, 0, 0)
+        assert job_store.failures(job_id, limit=9, cursor=None).total == 0
+        assert all(self.numbers(job_id, state) == [] for state in ChunkState)
+        # At once, under the same id, and with numbers that no published segment names.
+        lease = self.lease()
+        assert (lease.job.job_id, lease.job.is_planned) == (job_id, False)
+        self.plan(lease, "/1 /2")
+        assert self.numbers(job_id, ChunkState.PLANNED) == [2]
+        self.embed(lease, make_done(2))
+        self.commit(job_id, 2)
+        ended = job_store.finish(lease, JobStatus.COMPLETED, None)
+        assert (ended.status, self.progress(job_id)) == (JobStatus.COMPLETED, (2, 2, 0))
+
+    def test_a_job_that_is_to_run_again_waits_as_long_as_a_new_one(
+        self, job_store: JobStore, index_id: int, clock: ManualClock
+    ) -> None:
+        job_store.submit(make_new_job(index_id, "low", priority=Priority.LOW))
+        lease = self.lease()
+        job_store.submit(make_new_job(index_id, "low", priority=Priority.LOW))
+        clock.advance(1200)
+        normal = job_store.submit(make_new_job(index_id, "normal"))
+        assert job_store.finish(lease, JobStatus.COMPLETED, None).status is JobStatus.QUEUED
+        assert self.lease().job.job_id == normal.job_id
+
+    def test_listeners_hear_of_a_job_that_is_to_run_again(
+        self, job_store: JobStore, index_id: int
+    ) -> None:
+        job_store.submit(make_new_job(index_id))
+        lease = self.lease()
+        job_store.submit(make_new_job(index_id))
+        statuses: list[JobStatus] = []
+        job_store.subscribe(lambda: statuses.append(job_store.get(lease.job.job_id).status))
+        job_store.finish(lease, JobStatus.COMPLETED, None)
+        assert statuses == [JobStatus.QUEUED]
+
+    def test_a_request_that_comes_again_before_its_job_runs_makes_it_run_once(
+        self, job_store: JobStore, index_id: int
+    ) -> None:
+        for _ in range(2):
+            job_store.submit(make_new_job(index_id))
+        ended = job_store.finish(self.lease(), JobStatus.COMPLETED, None)
+        assert ended.status is JobStatus.COMPLETED
+
+    def test_a_request_that_comes_again_while_its_planned_job_waits_is_not_missed(
+        self, job_store: JobStore, index_id: int
+    ) -> None:
+        job = job_store.submit(make_new_job(index_id))
+        lease = self.lease()
+        self.plan(lease, "/1")
+        job_store.requeue(lease, error=None, delay_seconds=0, count_attempt=False)
+        assert job_store.submit(make_new_job(index_id)).job_id == job.job_id
+        again = job_store.finish(self.lease(), JobStatus.COMPLETED, None)
+        assert (again.status, again.is_planned) == (JobStatus.QUEUED, False)
+
+    def test_a_request_that_came_again_is_not_missed_when_the_owner_dies(
+        self, job_store: JobStore, index_id: int, clock: ManualClock
+    ) -> None:
+        job_store.submit(make_new_job(index_id))
+        self.plan(self.lease("a"), "/1")
+        job_store.submit(make_new_job(index_id))
+        clock.advance(10)
+        again = job_store.finish(self.lease("b"), JobStatus.COMPLETED, None)
+        assert again.status is JobStatus.QUEUED
+
+    def test_a_job_that_is_not_to_run_again_runs_once(
+        self, job_store: JobStore, index_id: int
+    ) -> None:
+        new = replace(make_new_job(index_id), runs_again=False)
+        job = job_store.submit(new)
+        lease = self.lease()
+        assert job_store.submit(new).job_id == job.job_id
+        ended = job_store.finish(lease, JobStatus.COMPLETED, None)
+        assert ended.status is JobStatus.COMPLETED
+
+    def test_a_repeated_idempotency_key_does_not_run_a_job_again(
+        self, job_store: JobStore, index_id: int
+    ) -> None:
+        key = IdempotencyKey("client", "key", "hash")
+        job = job_store.submit(make_new_job(index_id), key)
+        lease = self.lease()
+        assert job_store.submit(make_new_job(index_id), key).job_id == job.job_id
+        ended = job_store.finish(lease, JobStatus.COMPLETED, None)
+        assert ended.status is JobStatus.COMPLETED
+
+    @pytest.mark.parametrize("status", [JobStatus.FAILED, JobStatus.CANCELLED])
+    def test_a_job_that_failed_or_was_cancelled_forgets_that_its_request_came_again(
+        self, job_store: JobStore, index_id: int, status: JobStatus
+    ) -> None:
+        job = job_store.submit(make_new_job(index_id))
+        lease = self.lease()
+        job_store.submit(make_new_job(index_id))
+        assert job_store.finish(lease, status, None).status is status
+        job_store.retry(job.job_id)
+        ended = job_store.finish(self.lease(), JobStatus.COMPLETED, None)
+        assert ended.status is JobStatus.COMPLETED
+
+    def test_a_job_that_is_to_run_again_is_cancelled_when_somebody_asked_for_it(
+        self, job_store: JobStore, index_id: int
+    ) -> None:
+        job = job_store.submit(make_new_job(index_id))
+        lease = self.lease()
+        job_store.submit(make_new_job(index_id))
+        job_store.request_cancel(job.job_id)
+        ended = job_store.finish(lease, JobStatus.COMPLETED, None)
+        assert ended.status is JobStatus.CANCELLED
 
     def test_an_idempotency_key_returns_its_job_even_when_it_has_ended(
         self, job_store: JobStore, index_id: int, clock: ManualClock
@@ -393,7 +507,6 @@ class JobStoreContract:
         lease = self.lease("b")
         assert lease.job.job_id == stale.job.job_id
         assert lease.fence > stale.fence
-        assert job_store.attempts_without_progress(lease.job.job_id) == 1
 
     def test_an_expired_lease_that_nobody_took_is_still_held(
         self, job_store: JobStore, index_id: int, clock: ManualClock
@@ -478,10 +591,43 @@ class JobStoreContract:
         self.plan(self.lease(), *(f"/{number}" for number in range(9)))
         for number in range(8):
             clock.advance(10)
-            lease = self.lease()
-            assert job_store.attempts_without_progress(job.job_id) == 1
-            self.embed(lease, make_done(number, indexed=1))
-            assert job_store.attempts_without_progress(job.job_id) == 0
+            # At once, as after a first crash.
+            self.embed(self.lease(), make_done(number, indexed=1))
+        assert job_store.get(job.job_id).status is JobStatus.RUNNING
+
+    def test_a_checkpoint_forgives_errors(self, job_store: JobStore, index_id: int) -> None:
+        job = job_store.submit(make_new_job(index_id))
+        lease = self.lease()
+        self.plan(lease, "/1", "/2")
+        job_store.requeue(lease, error="It broke.", delay_seconds=0, count_attempt=True)
+        assert job_store.attempts_without_progress(job.job_id) == 1
+        lease = self.lease()
+        assert job_store.attempts_without_progress(job.job_id) == 1
+        self.embed(lease, make_done(0, indexed=1))
+        assert job_store.attempts_without_progress(job.job_id) == 0
+
+    def test_crashes_do_not_count_as_errors(
+        self, job_store: JobStore, index_id: int, clock: ManualClock
+    ) -> None:
+        job = job_store.submit(make_new_job(index_id))
+        self.lease()
+        for _ in range(9):
+            clock.advance(10)
+            if job_store.lease_next("a") is None:  # Given up now; it waits for its back-off.
+                clock.advance(60)
+                self.lease()
+        assert job_store.attempts_without_progress(job.job_id) == 0
+
+    def test_errors_do_not_count_as_crashes(
+        self, job_store: JobStore, index_id: int, clock: ManualClock
+    ) -> None:
+        job = job_store.submit(make_new_job(index_id))
+        for _ in range(9):
+            job_store.requeue(self.lease(), error="x", delay_seconds=0, count_attempt=True)
+        self.lease()
+        clock.advance(10)
+        self.lease()  # At once, as after a first crash.
+        assert job_store.attempts_without_progress(job.job_id) == 9
 
     def test_a_requeued_job_keeps_its_checkpoint_and_waits_its_delay(
         self, job_store: JobStore, index_id: int, clock: ManualClock
@@ -697,6 +843,37 @@ class JobStoreContract:
         page = job_store.failures(lease.job.job_id, limit=9, cursor=None)
         assert [failure.image_path for failure in page.items] == ["/1", "/5"]
 
+    def test_jobs_with_embedded_chunks_are_named_whatever_their_status(
+        self, job_store: JobStore, index_ids: tuple[int, int], clock: ManualClock
+    ) -> None:
+        index_id, other = index_ids
+        jobs = []
+        for key in ("failed", "cancelled", "committed", "planned", "running"):
+            jobs.append(job_store.submit(make_new_job(index_id, key)).job_id)
+            clock.advance(1)
+        job_store.submit(make_new_job(other))
+        assert job_store.embedded_job_ids(index_id) == []
+        for _ in range(6):
+            lease = self.lease()
+            self.plan(lease, "/1", "/2")
+            if lease.job.job_id != jobs[3]:
+                self.embed(lease, make_done(0, indexed=1))
+            if lease.job.job_id in jobs[:4]:
+                status = JobStatus.CANCELLED if lease.job.job_id == jobs[1] else JobStatus.FAILED
+                job_store.finish(lease, status, None)
+        self.commit(jobs[2], 0)
+        assert job_store.embedded_job_ids(index_id) == [jobs[0], jobs[1], jobs[4]]
+        self.commit(jobs[0], 0)
+        assert job_store.embedded_job_ids(index_id) == [jobs[1], jobs[4]]
+
+    def test_a_job_whose_only_embedded_chunk_is_a_removal_is_named(
+        self, job_store: JobStore, index_id: int
+    ) -> None:
+        job = job_store.submit(make_new_job(index_id))
+        removal = PlannedChunk(ChunkAction.REMOVE, ("/1",))
+        job_store.save_plan(self.lease(), [removal], total_images=1, settled_images=1, failures=())
+        assert job_store.embedded_job_ids(index_id) == [job.job_id]
+
     def test_failures_come_in_pages_by_path(self, job_store: JobStore, index_id: int) -> None:
         job_store.submit(make_new_job(index_id))
         lease = self.lease()
@@ -734,14 +911,16 @@ class JobStoreContract:
 
     # Retrying.
 
-    def finish_with_failures(self, index_id: int) -> Job:
-        """Run a job to its end in which two of five images fail."""
+    def finish_with_failures(self, index_id: int, *, again: bool = False) -> Job:
+        """Run a job to its end in which two of five images fail; submit it ``again`` meanwhile."""
         self._store.submit(make_new_job(index_id))
         lease = self.lease()
         self.plan(lease, "/1 /2 /3", "/4 /5")
         self.embed(lease, make_done(0, indexed=2, failed="/2"))
         self.embed(lease, make_done(1, indexed=1, failed="/5"))
         self.commit(lease.job.job_id, 0, 1)
+        if again:
+            self._store.submit(make_new_job(index_id))
         return self._store.finish(lease, JobStatus.COMPLETED, None)
 
     def test_a_retried_job_runs_what_failed(self, job_store: JobStore, index_id: int) -> None:

@@ -2,14 +2,18 @@
 
 import os
 import shutil
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from imagedex.core.errors import FingerprintMismatch, InvalidRequest, OutsideImageRoots
+from imagedex.core.errors import EngineError, FingerprintMismatch, InvalidRequest, OutsideImageRoots
+from imagedex.indexing import ChunkTask
 from imagedex.jobs import JobStatus, Priority
 from imagedex.testing.colour_model import ColourModel
+from imagedex.testing.engine import ThreadEngine
 from support.controller import Controller
 
 
@@ -221,24 +225,135 @@ class TestReconciling:
         finally:
             second.close()
 
-    def test_an_index_that_is_gone_is_begun_anew_only_when_told_so(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("force", [False, True])
+    def test_an_index_whose_storage_is_gone_is_not_begun_anew(
+        self, tmp_path: Path, force: bool
+    ) -> None:
         first = Controller(tmp_path)
         first.paint("red.png", "red")
         first.runner.start()
         first.index()
         first.close()
-        shutil.rmtree(first.prefix)
+        first.prefix.rename(tmp_path / "unmounted")
         second = Controller(tmp_path)
         second.runner.start()
         try:
-            job = second.indexing.trigger(str(second.photos))
+            job = second.indexing.trigger(str(second.photos), force_reindex=force)
             assert "Mount its storage" in second.wait_for_error(job)
             assert not second.prefix.exists()
-            second.indexing.cancel(job.job_id)
-            second.index(force=True)
+            (tmp_path / "unmounted").rename(second.prefix)
+            assert second.wait(job).status is JobStatus.COMPLETED
             assert second.find("red") == ["red.png"]
         finally:
             second.close()
+
+    def test_a_generation_that_was_not_announced_before_a_crash_is_served_after_it(
+        self, tmp_path: Path
+    ) -> None:
+        first = Controller(tmp_path)
+        first.paint("red.png", "red")
+        first.runner.start()
+        first.index()
+        first.close()
+        shutil.copy(first.database_file, tmp_path / "before.db")
+        second = Controller(tmp_path)
+        second.runner.start()
+        second.paint("blue.png", "blue")
+        second.index()
+        second.close()
+        third = Controller(tmp_path)
+        assert third.find("any") == ["blue.png", "red.png"]
+        third.close()
+        shutil.copy(tmp_path / "before.db", first.database_file)
+        fourth = Controller(tmp_path)
+        served: list[Path] = []
+        fourth.announced = served.append
+        fourth.publisher.reconcile(fourth.prefix)
+        fourth.close()
+        assert served == [fourth.prefix]
+
+
+class TestOrder:
+    """What was read earlier never comes back over what was read later."""
+
+    def test_a_picture_that_waits_to_be_published_does_not_replace_a_newer_one(
+        self, tmp_path: Path
+    ) -> None:
+        controller = Controller(tmp_path)
+        try:
+            photo = controller.paint("photo.png", "green")
+            early = controller.indexing.trigger(str(controller.photos))
+            controller.embed_without_publishing(early)
+            controller.paint("photo.png", "red")
+            late, _ = controller.indexing.notify([photo], priority=Priority.HIGH)
+            controller.runner.start()
+            assert controller.wait(late).status is JobStatus.COMPLETED
+            assert controller.wait(early).status is JobStatus.COMPLETED
+            assert controller.score("photo.png", "red") > 0.9
+            assert controller.find("any") == ["photo.png"]
+        finally:
+            controller.close()
+
+    def test_a_removal_that_waits_does_not_remove_what_came_back(self, tmp_path: Path) -> None:
+        controller = Controller(tmp_path)
+        try:
+            photo = controller.paint("photo.png", "green")
+            other = controller.paint("other.png", "blue")
+            job = controller.indexing.trigger(str(controller.photos))
+            controller.embed_without_publishing(job)
+            Path(photo).unlink()
+            early, _ = controller.indexing.notify([photo], priority=Priority.LOW)
+            controller.plan_removal_without_publishing(early, photo)
+            controller.paint("photo.png", "red")
+            late, _ = controller.indexing.notify([photo, other], priority=Priority.HIGH)
+            controller.runner.start()
+            for each in (late, early, job):
+                assert controller.wait(each).status is JobStatus.COMPLETED
+            assert sorted(controller.find("any")) == ["other.png", "photo.png"]
+            assert controller.score("photo.png", "red") > 0.9
+        finally:
+            controller.close()
+
+
+class DeadlyChunk(ThreadEngine):
+    """An engine on which the chunk that holds a certain image always fails."""
+
+    deadly = "deadly.png"
+
+    def submit(self, function: Any, payload: Any) -> Future[Any]:
+        if isinstance(payload, ChunkTask) and any(
+            path.endswith(self.deadly) for path in payload.image_paths
+        ):
+            future: Future[Any] = Future()
+            future.set_exception(EngineError("Two workers died on this chunk."))
+            return future
+        return super().submit(function, payload)
+
+
+def test_a_chunk_that_kills_its_workers_keeps_no_other_from_being_published(
+    tmp_path: Path,
+) -> None:
+    controller = Controller(tmp_path, chunk_images=1, engine=DeadlyChunk())
+    try:
+        controller.paint("deadly.png", "red")
+        for number in range(8):
+            controller.paint(f"{number}.png", "green")
+        job = controller.indexing.trigger(str(controller.photos))
+        controller.runner.start()
+        assert "Two workers died" in controller.wait_for_error(job)
+        assert sorted(controller.find("any")) == [f"{number}.png" for number in range(8)]
+    finally:
+        controller.close()
+
+
+def test_a_directory_that_cannot_be_read_is_a_failure_of_the_job_but_no_failed_image(
+    controller: Controller,
+) -> None:
+    controller.paint("red.png", "red")
+    (controller.photos / os.fsdecode(b"n\xe9e")).mkdir()
+    job = controller.index()
+    assert job.failed_images == 1
+    assert controller.indexing.stats().num_failed == 0
 
 
 def _fill_with_slow_pictures(controller: Controller, count: int) -> None:

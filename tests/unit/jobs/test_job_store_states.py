@@ -34,7 +34,10 @@ class ModelJob:
     key: str
     status: JobStatus = JobStatus.QUEUED
     cancel_requested: bool = False
+    rerun_requested: bool = False
+    crashes: int = 0
     attempts: int = 0
+    next_chunk: int = 0
     lease: Lease | None = None
     lease_until: float = 0.0
     is_planned: bool = False
@@ -92,6 +95,8 @@ class JobStoreMachine(RuleBasedStateMachine):
         self.stale.append(job.lease)
         job.lease = None
         job.status = status
+        if status.is_final:
+            job.rerun_requested = False
 
     @rule(key=st.sampled_from("xy"))
     def submit(self, key: str) -> None:
@@ -100,6 +105,8 @@ class JobStoreMachine(RuleBasedStateMachine):
         active = [i for i, job in self.jobs.items() if job.key == key and job.status in _ACTIVE]
         if active:
             assert [job_id] == active
+            job = self.jobs[job_id]
+            job.rerun_requested |= job.status is JobStatus.RUNNING or job.is_planned
         else:
             assert job_id not in self.jobs
             self.jobs[job_id] = ModelJob(key)
@@ -116,8 +123,8 @@ class JobStoreMachine(RuleBasedStateMachine):
             if job.cancel_requested:
                 self.end_lease(job, JobStatus.CANCELLED)
             else:
-                job.attempts += 1
-                self.end_lease(job, JobStatus.QUEUED if job.attempts < 5 else JobStatus.FAILED)
+                job.crashes += 1
+                self.end_lease(job, JobStatus.QUEUED if job.crashes < 10 else JobStatus.FAILED)
             if self.store.lease_next("nobody") is not None:
                 self.adopt_running()
                 return
@@ -154,17 +161,19 @@ class JobStoreMachine(RuleBasedStateMachine):
             return
         job.chunks = {
             number: ModelChunk(tuple(f"/{number}/{row}" for row in range(size)))
-            for number, size in enumerate(sizes)
+            for number, size in enumerate(sizes, job.next_chunk)
         }
         chunks = make_plan(*(" ".join(chunk.paths) for chunk in job.chunks.values()))
         self.store.save_plan(lease, chunks, total_images=sum(sizes), settled_images=0, failures=())
+        job.next_chunk += len(sizes)
         job.is_planned = True
-        job.attempts = 0
+        job.crashes = job.attempts = 0
 
     @precondition(has_running)
     @rule(number=st.integers(0, 6), failing=st.integers(0, 3))
     def embed(self, number: int, failing: int) -> None:
         _job_id, job, lease = self.held()
+        number += min(job.chunks, default=0)  # A job that runs again goes on counting.
         chunk = job.chunks.get(number)
         if chunk is None:
             return
@@ -177,29 +186,32 @@ class JobStoreMachine(RuleBasedStateMachine):
         chunk.state = ChunkState.EMBEDDED
         job.retrying = {path: n for path, n in job.retrying.items() if n != number}
         job.failed.update(dict.fromkeys(failed, number))
-        job.attempts = 0
+        job.crashes = job.attempts = 0
         job.lease_until = self.clock() + _LEASE_SECONDS
 
     @precondition(has_running)
     @rule(numbers=st.sets(st.integers(0, 6)))
     def commit(self, numbers: set[int]) -> None:
         job_id, job, _lease = self.held()
+        first = min(job.chunks, default=0)
         embedded = [
             number
             for number, chunk in job.chunks.items()
-            if number in numbers and chunk.state is not ChunkState.PLANNED
+            if number - first in numbers and chunk.state is not ChunkState.PLANNED
         ]
         with self.database.transaction() as transaction:
             self.store.checkpoint_committed(transaction, job_id, embedded)
         for number in embedded:
             if job.chunks[number].state is ChunkState.EMBEDDED:
-                job.attempts = 0
+                job.crashes = job.attempts = 0
             job.chunks[number].state = ChunkState.COMMITTED
 
     @precondition(has_running)
     @rule(numbers=st.sets(st.integers(0, 6)))
     def lose_parts(self, numbers: set[int]) -> None:
         _job_id, job, lease = self.held()
+        first = min(job.chunks, default=0)
+        numbers = {first + number for number in numbers}
         self.store.replan_chunks(lease, sorted(numbers))
         for number, chunk in job.chunks.items():
             if number in numbers and chunk.state is ChunkState.EMBEDDED:
@@ -221,8 +233,15 @@ class JobStoreMachine(RuleBasedStateMachine):
     @rule(status=st.sampled_from([JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED]))
     def finish(self, status: JobStatus) -> None:
         _job_id, job, lease = self.held()
-        assert self.store.finish(lease, status, None).status is status
-        self.end_lease(job, status)
+        ended = status
+        if status is JobStatus.COMPLETED and job.rerun_requested:
+            ended = JobStatus.CANCELLED if job.cancel_requested else JobStatus.QUEUED
+        assert self.store.finish(lease, status, None).status is ended
+        self.end_lease(job, ended)
+        if ended is JobStatus.QUEUED:
+            job.rerun_requested = job.is_planned = False
+            job.crashes = job.attempts = 0
+            job.chunks, job.failed, job.retrying = {}, {}, {}
 
     @precondition(lambda self: bool(self.jobs))
     @rule(data=st.data())
@@ -234,9 +253,12 @@ class JobStoreMachine(RuleBasedStateMachine):
                 self.store.request_cancel(job_id)
             return
         self.store.request_cancel(job_id)
+        if job.status is JobStatus.CANCELLED:
+            return
         job.cancel_requested = True
         if job.status is not JobStatus.RUNNING:
             job.status = JobStatus.CANCELLED
+            job.rerun_requested = False
 
     @precondition(lambda self: bool(self.jobs))
     @rule(data=st.data())
@@ -254,13 +276,14 @@ class JobStoreMachine(RuleBasedStateMachine):
         size = max((len(chunk.paths) for chunk in job.chunks.values()), default=1)
         paths = sorted(job.failed)
         for start in range(0, len(paths), size):
-            number = len(job.chunks)
+            number = job.next_chunk
+            job.next_chunk += 1
             job.chunks[number] = ModelChunk(tuple(paths[start : start + size]))
             job.retrying.update(dict.fromkeys(job.chunks[number].paths, number))
         job.failed = {}
         job.status = JobStatus.QUEUED
         job.cancel_requested = False
-        job.attempts = 0
+        job.crashes = job.attempts = 0
 
     @precondition(lambda self: bool(self.stale))
     @rule(data=st.data())

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from imagedex.core.errors import CorruptIndex, LeaseLost, StorageError, Unavailable
+from imagedex.core.errors import (
+    CorruptIndex,
+    EngineError,
+    ImagedexError,
+    LeaseLost,
+    StorageError,
+    Unavailable,
+)
 from imagedex.database import Database
 from imagedex.jobs import (
     Handler,
@@ -175,7 +182,7 @@ def test_an_error_that_cannot_pass_fails_the_job_with_its_text(
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (StorageError("The disk is full."), "The disk is full."),
+        (EngineError("The worker died."), "The worker died."),
         (KeyError("size"), "Unexpected KeyError: 'size'"),
         (SystemExit(3), "Unexpected SystemExit: 3"),
     ],
@@ -205,6 +212,83 @@ def test_an_error_that_can_pass_is_tried_again_later_and_fails_in_the_end(
     failed = wait_until(store, job, JobStatus.FAILED)
     assert failed.error == f"{text} (given up after 5 attempts in a row)"
     assert [call - began for call in calls] == [0, 2, 6, 14, 30]
+
+
+@pytest.mark.parametrize(
+    "error", [StorageError("The disk is full."), Unavailable("The share is away.")]
+)
+def test_an_outage_is_waited_for_a_quarter_of_an_hour(
+    store: SqlJobStore, runners: Runners, clock: ManualClock, index_id: int, error: ImagedexError
+) -> None:
+    calls: list[float] = []
+
+    def handler(run: JobRun) -> None:
+        calls.append(clock())
+        raise error
+
+    runners.start(handler)
+    began = clock()
+    job = store.submit(make_new_job(index_id))
+    for attempts in range(1, 20):
+        wait_for(lambda n=attempts: store.attempts_without_progress(job.job_id) == n)  # type: ignore[misc]
+        waiting = store.get(job.job_id)
+        assert (waiting.status, waiting.error) == (JobStatus.QUEUED, str(error))
+        clock.advance(min(60.0, 2.0**attempts))
+    failed = wait_until(store, job, JobStatus.FAILED)
+    assert failed.error == f"{error} (given up after 20 attempts in a row)"
+    assert [call - began for call in calls[:7]] == [0, 2, 6, 14, 30, 62, 122]
+    assert (len(calls), calls[-1] - began) == (20, 902)
+
+
+def test_the_first_error_after_many_crashes_does_not_fail_a_job(
+    store: SqlJobStore, runners: Runners, clock: ManualClock, index_id: int
+) -> None:
+    job = store.submit(make_new_job(index_id))
+    for crashes in range(6):
+        assert store.lease_next("killed") is not None
+        clock.advance(10)
+        if crashes:  # The first takeover is immediate; each later one waits out a back-off.
+            assert store.lease_next("killed") is None
+            clock.advance(60)
+
+    def handler(run: JobRun) -> None:
+        raise EngineError("The worker died.")
+
+    runners.start(handler)
+    wait_for(lambda: store.attempts_without_progress(job.job_id) == 1)
+    assert store.get(job.job_id).status is JobStatus.QUEUED
+
+
+def test_a_job_that_is_notified_again_while_it_runs_runs_twice(
+    store: SqlJobStore,
+    runners: Runners,
+    index_id: int,
+    logs: Sequence[MutableMapping[str, Any]],
+) -> None:
+    content = ["old"]
+    read: list[str] = []
+    has_read, may_end = threading.Event(), threading.Event()
+
+    def handler(run: JobRun) -> None:
+        assert not run.lease.job.is_planned
+        read.append(content[0])
+        plan = make_plan("/1")
+        store.save_plan(run.lease, plan, total_images=1, settled_images=0, failures=())
+        has_read.set()
+        assert may_end.wait(_DEADLINE_SECONDS)
+
+    runner = runners.start(handler)
+    job = store.submit(make_new_job(index_id))
+    assert has_read.wait(_DEADLINE_SECONDS)
+    content[0] = "new"
+    assert store.submit(make_new_job(index_id)).job_id == job.job_id
+    may_end.set()
+    wait_until(store, job, JobStatus.COMPLETED)
+    assert runner.close()  # Its last line is logged after the job has ended.
+    assert read == ["old", "new"]
+    runs = [(log["event"], log["job_id"]) for log in logs if log["event"].startswith("job_")]
+    events = ["job_started", "job_requeued", "job_started", "job_ended"]
+    assert runs == [(event, job.job_id) for event in events]
 
 
 def test_an_unforeseen_error_is_logged_with_its_traceback(
@@ -272,7 +356,6 @@ def test_a_run_whose_job_was_taken_over_stops_and_writes_nothing(
         try:
             run_until_told(run)
         except LeaseLost:
-            assert run.should_stop
             stopped.set()
             raise
 
@@ -299,10 +382,8 @@ def test_a_run_that_nobody_renews_knows_when_its_lease_has_lapsed(
     monotonic.advance(9)
     run.renew()
     monotonic.advance(9.5)
-    assert not run.should_stop
     run.checkpoint()
     monotonic.advance(0.5)
-    assert run.should_stop
     with pytest.raises(LeaseLost, match="not renewed in time"):
         run.checkpoint()
 
@@ -319,9 +400,7 @@ def test_a_run_stops_for_a_closing_runner_and_for_a_cancellation(
     store.request_cancel(lease.job.job_id)
     with pytest.raises(JobCancelled):
         run.checkpoint()
-    assert not run.should_stop
     closing.set()
-    assert run.should_stop
     with pytest.raises(JobYielded, match="closing"):
         run.checkpoint()
 

@@ -90,7 +90,7 @@ def test_where_nothing_is_indexed_nothing_is_found(service: QueryService, tmp_pa
     answer = service.query(tmp_path / "index", "dogs", 5)
     assert (answer.results, answer.generation, answer.total_images) == ((), 0, 0)
     assert service.refresh(tmp_path / "index") == 0
-    assert service.check(tmp_path / "index") == "nothing is indexed yet"
+    assert service.check(tmp_path / "index") == 0
     publish_images(DirectoryIndexFiles(tmp_path / "index"), _IMAGES)
     assert service.query(tmp_path / "index", "dogs", 5).generation == 1
 
@@ -199,7 +199,7 @@ def test_the_old_generation_answers_while_the_new_one_cannot_be_opened(
     with pytest.raises(CorruptIndex, match="segments/"):
         service.refresh(tmp_path)
     assert service.query(tmp_path, "dogs", 3).generation == 1
-    assert service.check(tmp_path) == "generation 1 of 30 images"
+    assert service.check(tmp_path) == 1
     damaged.write_bytes(intact)
     assert service.refresh(tmp_path) == 2
 
@@ -219,12 +219,12 @@ def test_the_check_encodes_anew_each_time(
     service: QueryService, encoder: _LetterEncoder, tmp_path: Path
 ) -> None:
     publish_images(DirectoryIndexFiles(tmp_path), _IMAGES)
-    assert service.check(tmp_path) == "generation 1 of 30 images"
-    assert service.check(tmp_path) == "generation 1 of 30 images"
+    assert service.check(tmp_path) == 1
+    assert service.check(tmp_path) == 1
     assert len(encoder.encoded) == 2
     publish_images(DirectoryIndexFiles(tmp_path), {}, gone=list(_IMAGES))
     service.refresh(tmp_path)
-    assert service.check(tmp_path) == "generation 2 of 0 images"
+    assert service.check(tmp_path) == 2
 
 
 def test_vectors_that_are_not_finite_are_an_error_of_the_model(tmp_path: Path) -> None:

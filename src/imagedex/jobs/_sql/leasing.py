@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, case, func, select, update
 
 from imagedex.database.tables import indexes, jobs
+from imagedex.jobs._sql import plans
 from imagedex.jobs._sql.rows import AnyRow, held_row, job_of, job_row
 from imagedex.jobs.records import JobStatus, Lease, Priority
 
@@ -134,13 +135,18 @@ def requeue(
 def finish(
     connection: Connection, lease: Lease, status: JobStatus, error: str | None, now: float
 ) -> None:
-    """End or pause the job."""
+    """End or pause the job, or run it once more when its request came again meanwhile."""
     if not status.is_final and status is not JobStatus.PAUSED:
         raise ValueError(f"A job cannot finish as {status}; expected a final status or paused.")
     row = held_row(connection, lease)
-    if status is JobStatus.PAUSED and row.cancel_requested:
-        status = JobStatus.CANCELLED
-    end(connection, row, status, error, now)
+    goes_on = status is JobStatus.PAUSED or (status is JobStatus.COMPLETED and row.rerun_requested)
+    if goes_on and row.cancel_requested:
+        end(connection, row, JobStatus.CANCELLED, error, now)
+    elif goes_on and status is JobStatus.COMPLETED:
+        plans.forget(connection, row.job_id)
+        restart(connection, row.job_id, now)
+    else:
+        end(connection, row, status, error, now)
 
 
 def end(
@@ -153,22 +159,26 @@ def end(
         status=status.value,
         error=error,
         finished_at=now if status.is_final else None,
+        rerun_requested=row.rerun_requested and not status.is_final,
         **_NO_LEASE,
     )
 
 
 def restart(connection: Connection, job_id: str, now: float) -> None:
-    """Put a job that had ended back into the line."""
+    """Put a job that has ended back into the line, as if it had never failed."""
     _change(
         connection,
         job_id,
         status=JobStatus.QUEUED.value,
         cancel_requested=False,
+        rerun_requested=False,
         error=None,
         finished_at=None,
+        crashes=0,
         attempts=0,
         waiting_since=now,
         not_before=now,
+        **_NO_LEASE,
     )
 
 
@@ -182,13 +192,13 @@ def _give_up(connection: Connection, row: AnyRow, now: float) -> None:
     if row.cancel_requested:
         end(connection, row, JobStatus.CANCELLED, None, now)
         return
-    crashes = row.attempts + 1
-    _change(connection, row.job_id, attempts=crashes)
+    crashes = row.crashes + 1
+    _change(connection, row.job_id, crashes=crashes)
     if crashes >= MAX_CRASHES:
         error = (
-            f"The job was given up {crashes} times in a row without any progress, the last time "
-            f"because its owner {row.owner!r} fell silent; look at the log of that process for "
-            "why it died, then retry the job."
+            f"The owner of the job fell silent {crashes} times without any progress between, the "
+            f"last one being {row.owner!r}; look at the log of that process for why it died, then "
+            "retry the job."
         )
         end(connection, row, JobStatus.FAILED, error, now)
         return

@@ -59,10 +59,29 @@ def save_plan(
         job.job_id,
         is_planned=True,
         next_chunk=number,
+        crashes=0,
         attempts=0,
         total_images=total_images,
         processed_images=settled_images,
         failed_images=failed,
+    )
+
+
+def forget(connection: Connection, job_id: str) -> None:
+    """Make the job one without a plan again; the numbers of its chunks stay used.
+
+    What failed is forgotten too, since a new plan finds it again, and what each worker did stays.
+    """
+    connection.execute(delete(job_chunks).where(job_chunks.c.job_id == job_id))
+    connection.execute(delete(job_failures).where(job_failures.c.job_id == job_id))
+    _change_job(
+        connection,
+        job_id,
+        is_planned=False,
+        total_images=0,
+        processed_images=0,
+        failed_images=0,
+        progressed_at=None,  # The rate of the index is that of a job which has chunks.
     )
 
 
@@ -116,6 +135,7 @@ def record_embedded(
         job_id,
         processed_images=jobs.c.processed_images + chunk.images,
         failed_images=jobs.c.failed_images + failed,
+        crashes=0,
         attempts=0,
         progressed_at=now,
         lease_until=lease_until,
@@ -146,6 +166,7 @@ def record_committed(connection: Connection, job_id: str, numbers: Sequence[int]
                 connection,
                 job_id,
                 processed_images=jobs.c.processed_images + uncounted,
+                crashes=0,
                 attempts=0,
             )
 

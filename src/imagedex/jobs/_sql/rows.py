@@ -92,9 +92,7 @@ def moment(seconds: float) -> datetime:
 
 def job_row(connection: Connection, job_id: str) -> AnyRow:
     """Return the job's row, which a write transaction keeps as it is. Raises NotFound."""
-    row = connection.execute(
-        select(jobs).where(jobs.c.job_id == job_id).with_for_update()
-    ).one_or_none()
+    row = connection.execute(select(jobs).where(jobs.c.job_id == job_id)).one_or_none()
     if row is None:
         raise NotFound(f"There is no job {job_id!r}; see the list of jobs for those that are.")
     return row
@@ -107,14 +105,12 @@ def held_row(connection: Connection, lease: Lease) -> AnyRow:
     An expired lease that nobody has taken over is still held: no other owner can have written.
     """
     row = connection.execute(
-        select(*_WITHOUT_REQUEST)
-        .where(
+        select(*_WITHOUT_REQUEST).where(
             jobs.c.job_id == lease.job.job_id,
             jobs.c.status == JobStatus.RUNNING.value,
             jobs.c.owner == lease.owner,
             jobs.c.fence == lease.fence,
         )
-        .with_for_update()
     ).one_or_none()
     if row is None:
         raise LeaseLost(

@@ -34,9 +34,10 @@ class SqlJobStore:
     """Jobs in a :class:`Database`; see :class:`imagedex.jobs.JobStore`.
 
     A job's level is its priority, risen by one for each ten minutes of waiting. A job whose
-    owner fell silent is taken over at once the first time, then after 4, 8 and 16 seconds,
-    and fails when that happens five times without a checkpoint between. ``now`` must be
-    a clock that all processes on this database share.
+    owner fell silent is taken over at once the first time, then after 1, 2, 4 and at most 60
+    seconds, and fails when that happens ten times without a checkpoint between; errors, which
+    the runner counts, count apart from it. ``now`` must be a clock that all processes on this
+    database share.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class SqlJobStore:
         return unsubscribe
 
     def submit(self, new: NewJob, idempotency: IdempotencyKey | None = None) -> Job:
-        """Store a job, or return the one that this request has already made."""
+        """Store a job, or return the one that this request has already made; see the contract."""
         with self._database.transaction() as transaction:
             row, is_new = submission.submit(transaction.connection, new, idempotency, self._now())
             job = job_of(row)
@@ -212,7 +213,7 @@ class SqlJobStore:
         self._announce()
 
     def finish(self, lease: Lease, status: JobStatus, error: str | None) -> Job:
-        """End the job (completed, failed, cancelled) or pause it; ends the lease."""
+        """End the job, pause it, or queue it once more; ends the lease; see the contract."""
         with self._database.transaction() as transaction:
             leasing.finish(transaction.connection, lease, status, error, self._now())
             job = job_of(job_row(transaction.connection, lease.job.job_id))
@@ -220,7 +221,7 @@ class SqlJobStore:
         return job
 
     def attempts_without_progress(self, job_id: str) -> int:
-        """Return how often the job was given up by crash or error since its last checkpoint."""
+        """Return how often an error gave the job up since its last checkpoint."""
         with self._database.read() as snapshot:
             return int(job_row(snapshot.connection, job_id).attempts)
 
@@ -291,6 +292,24 @@ class SqlJobStore:
         query = (
             select(jobs.c.job_id)
             .where(jobs.c.index_id == index_id, jobs.c.status.in_(ACTIVE))
+            .order_by(jobs.c.created_at, jobs.c.job_id)
+        )
+        with self._database.read() as snapshot:
+            return [str(job_id) for job_id in snapshot.connection.execute(query).scalars()]
+
+    def embedded_job_ids(self, index_id: int) -> list[str]:
+        """Return the jobs of an index that have embedded chunks, oldest submission first."""
+        is_embedded = (
+            select(job_chunks.c.number)
+            .where(
+                job_chunks.c.job_id == jobs.c.job_id,
+                job_chunks.c.state == ChunkState.EMBEDDED.value,
+            )
+            .exists()
+        )
+        query = (
+            select(jobs.c.job_id)
+            .where(jobs.c.index_id == index_id, is_embedded)
             .order_by(jobs.c.created_at, jobs.c.job_id)
         )
         with self._database.read() as snapshot:

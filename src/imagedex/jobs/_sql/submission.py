@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from imagedex.core.errors import InvalidRequest, NotFound, Unavailable
@@ -93,12 +93,25 @@ def _insert(connection: Connection, new: NewJob, now: float) -> tuple[AnyRow, bo
         except IntegrityError as error:
             twin = active_twin(connection, new.index_id, new.dedupe_key)
             if twin is not None:
+                if new.runs_again:
+                    _ask_again(connection, twin)
                 return twin, False
             if not _index_exists(connection, new.index_id):
                 raise NotFound(f"There is no index with the number {new.index_id}.") from error
             continue  # The id is taken; draw again.
         return job_row(connection, job_id), True
     raise Unavailable("All job ids of this second that were drawn are taken; try again.")
+
+
+def _ask_again(connection: Connection, twin: AnyRow) -> None:
+    """Let the active job run once more when it may have read already what has changed since.
+
+    One that waits and has no plan reads everything after this.
+    """
+    if twin.status == JobStatus.RUNNING.value or twin.is_planned:
+        connection.execute(
+            update(jobs).where(jobs.c.job_id == twin.job_id).values(rerun_requested=True)
+        )
 
 
 def _index_exists(connection: Connection, index_id: int) -> bool:

@@ -77,11 +77,13 @@ def upgrade() -> None:
         sa.Column("finished_at", sa.Float(), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("cancel_requested", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("rerun_requested", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("is_planned", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("total_images", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("processed_images", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("failed_images", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("next_chunk", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("crashes", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("progressed_at", sa.Float(), nullable=True),
         sa.Column("waiting_since", sa.Float(), nullable=False),
@@ -104,7 +106,6 @@ def upgrade() -> None:
         ["index_id", "dedupe_key"],
         unique=True,
         sqlite_where=sa.text("status IN ('queued', 'running', 'paused')"),
-        postgresql_where=sa.text("status IN ('queued', 'running', 'paused')"),
     )
     op.create_index(
         "uq_jobs_running",
@@ -112,7 +113,6 @@ def upgrade() -> None:
         ["index_id"],
         unique=True,
         sqlite_where=sa.text("status = 'running'"),
-        postgresql_where=sa.text("status = 'running'"),
     )
 
     op.create_table(
