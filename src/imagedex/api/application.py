@@ -50,7 +50,7 @@ def create_api(application: Services, *, max_body_seconds: float = 60.0) -> Fast
         How long a request body may take to arrive.
     """
     metrics = Metrics(application.indexing)
-    context = ApiContext(application, Lanes(), metrics)
+    context = ApiContext(application, Lanes.open(), metrics)
     routers = [
         query_router(context),
         index_router(context),

@@ -1,4 +1,4 @@
-"""Request bodies: read once, as strict JSON."""
+"""Request bodies: read once, in bounds, as strict JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.types import Receive, Scope
 
+from imagedex.api.limits import body_too_large
 from imagedex.api.problems import INVALID_REQUEST, NOT_JSON, ProblemError
+
+# Holds the longest text and index prefix with every character escaped (``\ud83d\ude00``).
+MAX_SMALL_BODY_BYTES = 256 * 1024
+# A field that is not known costs an error with its own text; no request has ten fields.
+MAX_MEMBERS = 32
 
 
 class JsonRequest(Request):
@@ -22,20 +28,43 @@ class JsonRequest(Request):
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         super().__init__(scope, receive)
+        self._content = b""
         self._document: Any = None
 
-    async def load(self) -> None:
-        """Read and parse the body. Raises ProblemError (415, 422, or what the limits raise)."""
+    async def load(self, *, max_bytes: int | None = None) -> None:
+        """Read and parse the body, of at most ``max_bytes`` if that is given.
+
+        Raises ProblemError (413, 415, 422, or what the limits of the server raise).
+        """
         content_type = self.headers.get("content-type", "")
         if not _is_json(content_type):
             raise ProblemError(
                 NOT_JSON,
                 f"The body's Content-Type is {content_type[:100]!r}; send 'application/json'.",
             )
+        self._content = await self._read(max_bytes)
         try:
-            self._document = from_json(await self.body(), allow_inf_nan=False)
+            self._document = from_json(self._content, allow_inf_nan=False)
         except ValueError as error:
             raise ProblemError(INVALID_REQUEST, f"The body is not valid JSON: {error}.") from error
+        if isinstance(self._document, dict) and len(self._document) > MAX_MEMBERS:
+            raise ProblemError(
+                INVALID_REQUEST,
+                f"The body has {len(self._document)} fields and at most {MAX_MEMBERS} are read; "
+                "send only those that GET /docs lists for this call.",
+            )
+
+    async def _read(self, max_bytes: int | None) -> bytes:
+        content = bytearray()
+        async for part in self.stream():
+            content += part
+            if max_bytes is not None and len(content) > max_bytes:
+                raise body_too_large(max_bytes, "send less in one request.")
+        return bytes(content)
+
+    async def body(self) -> bytes:
+        """Return the body as it was sent; FastAPI asks for it to see whether there is one."""
+        return self._content
 
     async def json(self) -> Any:
         """Return the parsed body."""

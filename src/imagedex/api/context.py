@@ -24,7 +24,7 @@ class ApiContext:
 
     def gated_router(self, prefix: str, tag: str, *scopes: Scope) -> APIRouter:
         """Return a router whose routes need a key with one of the scopes."""
-        gate = Gate(self.services.keys, self.lanes.control, *scopes)
+        gate = Gate(self.services.keys, self.lanes.gate, *scopes)
         return APIRouter(
             prefix=prefix,
             tags=[tag],

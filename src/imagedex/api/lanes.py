@@ -1,8 +1,9 @@
 """Threads for the services, which block: one lane for each kind of work.
 
-A query costs milliseconds of computing, a status call well under one. In one common pool a
-burst of queries would occupy every thread, and the status calls would wait behind them all;
-with lanes a call waits only for its own kind.
+A query costs milliseconds of computing, a status call well under one, and a look at a network
+share that hangs never ends. In one common pool a burst of queries, or eight such looks, would
+occupy every thread, and all other calls would wait behind them; with lanes a call waits only for
+its own kind.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
@@ -79,20 +81,40 @@ class SharedReads:
 
         try:
             return await self._lane.run(begin)
-        except Unavailable:
-            self._waiting.pop(key, None)  # It may not have begun.
-            raise
+        finally:
+            # When it has not begun (no room, no thread), later calls must not get its error.
+            if self._waiting.get(key) is asyncio.current_task():
+                del self._waiting[key]
 
 
+@dataclass(frozen=True)
 class Lanes:
     """The lanes of one API."""
 
-    def __init__(self) -> None:
+    gate: Lane  # Checks of keys: the database only, so that nothing locks everybody out.
+    queries: Lane
+    pictures: Lane
+    paths: Lane  # Calls that look at the image roots, where a dead share can hold them for ever.
+    control: Lane  # Changes to jobs and keys: the database only.
+    reads: SharedReads  # Jobs and their failures: the database only.
+    stats: SharedReads  # The state of indexes, from their storage.
+    metrics: Lane  # The same and more, for Prometheus.
+    checks: Lane
+
+    @classmethod
+    def open(cls) -> Lanes:
+        """Return lanes whose sizes suit this machine; they hold no threads until called."""
         cores = os.cpu_count() or 1
-        # More threads than cores would only make queries slower side by side.
-        self.queries = Lane("queries", threads=max(2, cores), max_waiting=256)
-        self.pictures = Lane("thumbnails", threads=2, max_waiting=512)
-        self.control = Lane("requests", threads=8, max_waiting=1024)
-        # Reads hold Python's lock most of their time: more threads would only fight for it.
-        self.reads = SharedReads(Lane("reads", threads=2, max_waiting=1024))
-        self.checks = Lane("checks", threads=2, max_waiting=64)
+        return cls(
+            gate=Lane("checks of keys", threads=2, max_waiting=1024),
+            # More threads than cores would only make queries slower side by side.
+            queries=Lane("queries", threads=max(2, cores), max_waiting=256),
+            pictures=Lane("thumbnails", threads=2, max_waiting=512),
+            paths=Lane("calls that look at image roots", threads=4, max_waiting=32),
+            control=Lane("requests", threads=4, max_waiting=1024),
+            # Reads hold Python's lock most of their time: more threads would only fight for it.
+            reads=SharedReads(Lane("reads", threads=2, max_waiting=1024)),
+            stats=SharedReads(Lane("reads of statistics", threads=2, max_waiting=256)),
+            metrics=Lane("scrapes", threads=2, max_waiting=16),
+            checks=Lane("checks", threads=2, max_waiting=64),
+        )

@@ -69,9 +69,16 @@ class BodyLimits:
         return receive_within_limits
 
     def _too_large(self) -> ProblemError:
-        return ProblemError(
-            BODY_TOO_LARGE,
-            f"The body has more than {self._max_bytes} bytes; send less in one request, or raise "
-            "IMAGEDEX_SERVER__MAX_BODY_BYTES.",
-            headers={"Connection": "close"},
+        return body_too_large(
+            self._max_bytes,
+            "send less in one request, or raise IMAGEDEX_SERVER__MAX_BODY_BYTES.",
         )
+
+
+def body_too_large(max_bytes: int, remedy: str) -> ProblemError:
+    """Return the error (413) for a body above a limit; its answer closes the connection."""
+    return ProblemError(
+        BODY_TOO_LARGE,
+        f"The body has more than {max_bytes} bytes; {remedy}",
+        headers={"Connection": "close"},
+    )

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from imagedex.jobs.records import JobStatus
 
 MAX_LIMIT = 1000
+# A cursor holds a path of up to 4096 bytes; JSON spends 6 characters on some of them, base64 a
+# third more.
+MAX_CURSOR_LENGTH = 32 * 1024
 
 
 class PageQuery(BaseModel):
@@ -17,7 +20,7 @@ class PageQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     limit: int = Field(50, ge=1, le=MAX_LIMIT, description="Entries of a page.")
-    cursor: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
+    cursor: Annotated[str, Field(min_length=1, max_length=MAX_CURSOR_LENGTH)] | None = Field(
         None, description="The `next_cursor` of the page before."
     )
 

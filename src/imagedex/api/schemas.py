@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, FailFast, Field, StrictBool, StrictInt, StrictStr
 
 from imagedex.access.records import Scope
+from imagedex.api.bodies import MAX_SMALL_BODY_BYTES
 from imagedex.api.fields import AbsolutePath, ImagePaths, PriorityName, QueryText, UtcTime
 from imagedex.jobs.records import JobKind, JobStatus
 
@@ -20,6 +21,9 @@ class _Request(BaseModel):
     """What a client sends. Unknown fields are refused: most are misspelt known ones."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    # How large a body of this kind may be; None leaves it to the server's own limit.
+    max_body_bytes: ClassVar[int | None] = MAX_SMALL_BODY_BYTES
 
 
 class _Answer(BaseModel):
@@ -48,6 +52,8 @@ class NotifyRequest(_Request):
 
     model_config = _examples({"image_paths": [IMAGE_PATH], "priority": "normal"})
 
+    max_body_bytes = None  # Ten thousand paths are large.
+
     image_paths: ImagePaths = Field(description="Files below an image root.")
     priority: PriorityName = "normal"
     index_prefix: AbsolutePath | None = Field(None, description="By default the server's index.")
@@ -72,7 +78,8 @@ class KeyRequest(_Request):
     model_config = _examples({"name": "photo upload", "scopes": ["index"]})
 
     name: Annotated[StrictStr, Field(min_length=1, max_length=100)]
-    scopes: list[Scope] = Field(min_length=1, max_length=len(Scope))
+    # As with paths, the first wrong scope ends the validation.
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(Scope)), FailFast()]
 
 
 class TriggerAnswer(_Answer):
@@ -247,7 +254,7 @@ class HealthAnswer(_Answer):
 class ReadyAnswer(_Answer):
     """All checks passed."""
 
-    model_config = _examples({"status": "ready", "checks": {"encode": "ok", "search": "ok"}})
+    model_config = _examples({"status": "ready", "checks": {"database": "ok", "search": "ok"}})
 
     status: Literal["ready"] = "ready"
     checks: dict[str, str]

@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from imagedex.access import KeyService, Principal, Scope
-from imagedex.api.bodies import JsonRequest
+from imagedex.api.bodies import MAX_MEMBERS, JsonRequest
 from imagedex.api.lanes import Lane
-from imagedex.api.problems import PROBLEM_OF_ERROR, ProblemError
+from imagedex.api.problems import INVALID_REQUEST, PROBLEM_OF_ERROR, ProblemError
 from imagedex.core.errors import AuthenticationFailed, PermissionDenied
 
 API_KEY_HEADER = "X-API-Key"
@@ -91,18 +91,31 @@ def gated_route(gate: Gate) -> type[APIRoute]:
 
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handle = super().get_route_handler()
-            has_body = self.body_field is not None
+            body: Any = self.body_field and self.body_field.field_info.annotation
+            max_body_bytes: int | None = body and body.max_body_bytes
 
             async def handle_behind_gate(request: Request) -> Response:
                 await gate.admit(request)
-                if has_body:
+                _require_few_parameters(request)
+                if body is not None:
                     request = JsonRequest(request.scope, request.receive)
-                    await request.load()
+                    await request.load(max_bytes=max_body_bytes)
                 return await handle(request)
 
             return handle_behind_gate
 
     return GatedRoute
+
+
+def _require_few_parameters(request: Request) -> None:
+    # As with the fields of a body, each parameter that is not known costs an error.
+    count = request.scope.get("query_string", b"").count(b"&") + 1
+    if count > MAX_MEMBERS:
+        raise ProblemError(
+            INVALID_REQUEST,
+            f"The query has {count} parameters and at most {MAX_MEMBERS} are read; "
+            "send only those that GET /docs lists for this call.",
+        )
 
 
 def _secret_of(request: Request) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import resource
 import signal
 import socket
 
@@ -12,6 +13,7 @@ import uvicorn
 
 from imagedex.api import create_api
 from imagedex.app import Application, build_application
+from imagedex.cli.http_protocol import BoundedHttpProtocol
 from imagedex.cli.listener import cannot_listen
 from imagedex.cli.output import write_note
 from imagedex.core.long_lived import spare_long_lived_objects
@@ -21,6 +23,7 @@ from imagedex.web import add_pages
 _log = structlog.get_logger(__name__)
 
 _BACKLOG = 1024
+_MAX_OPEN_FILES = 65_536
 
 
 def run_server(settings: Settings, listener: socket.socket) -> None:
@@ -28,6 +31,7 @@ def run_server(settings: Settings, listener: socket.socket) -> None:
 
     ``listener`` is a bound socket. Raises CommandFailed when it cannot listen, and HomeInUse.
     """
+    raise_open_files_limit()
     application = build_application(settings, run_jobs=True)
     try:
         application.start()
@@ -44,6 +48,21 @@ def run_server(settings: Settings, listener: socket.socket) -> None:
         _log.info("stopped")
 
 
+def raise_open_files_limit() -> None:
+    """Let this process open as many files as it may, 65,536 at most; each connection is one.
+
+    The soft limit is 1024 on many systems, for the sake of programs that use select().
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_OPEN_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (ValueError, OSError) as error:  # The system may have a lower limit of its own.
+        _log.warning("open_files_limit_kept", limit=soft, reason=str(error))
+
+
 def _serve(application: Application, listener: socket.socket, server: ServerSettings) -> None:
     api = create_api(application)
     add_pages(api)
@@ -52,6 +71,7 @@ def _serve(application: Application, listener: socket.socket, server: ServerSett
         log_config=None,  # Its loggers write to the root, which is configured already.
         access_log=False,  # The API writes one line for each request itself.
         server_header=False,
+        http=BoundedHttpProtocol,
         proxy_headers=False,  # No proxy is trusted.
         ws="none",
         timeout_graceful_shutdown=math.ceil(server.shutdown_seconds),

@@ -29,7 +29,7 @@ class InMemoryApplication:
         self.indexing = InMemoryIndexing(self.settings)
         self.keys = KeyService(InMemoryKeyStore())
         self.image_paths: list[str] = []
-        self.checks = {"encode": "ok", "search": "ok"}
+        self.checks = {"database": "ok", "search": "ok"}
         self.failure: Exception | None = None
 
     def key_with(self, *scopes: Scope) -> str:

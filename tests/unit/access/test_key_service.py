@@ -1,4 +1,4 @@
-"""Keys are made once, told once, checked each time and ended at once."""
+"""Keys are made once, told once, remembered for a second at most, and ended at once."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagedex.access import ADMIN_SETTING_KEY_ID, KeyService, Principal, Scope
+from imagedex.access import ADMIN_SETTING_KEY_ID, KeyService, Principal, Scope, StoredKey
+from imagedex.access.service import REMEMBERED_SECONDS
 from imagedex.core.errors import AuthenticationFailed, Conflict, InvalidRequest, NotFound
+from imagedex.core.times import utc_now
+from imagedex.testing.job_store import ManualClock
 from imagedex.testing.key_store import InMemoryKeyStore
 
 ADMIN_SETTING = "an operator's own key"
@@ -173,3 +176,105 @@ def test_no_admin_key_is_made_when_the_settings_hold_one() -> None:
 def test_scope_does_not_include_another(keys: KeyService, scope: Scope) -> None:
     principal = keys.authenticate(keys.create("narrow", {scope})[1])
     assert [other for other in Scope if principal.may(other)] == [scope]
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def remembering(store: InMemoryKeyStore, clock: ManualClock) -> KeyService:
+    """A service whose memory runs by the clock."""
+    return KeyService(store, admin_key=ADMIN_SETTING, monotonic=clock)
+
+
+def test_key_is_remembered_for_a_second_after_it_was_looked_up(
+    remembering: KeyService, clock: ManualClock
+) -> None:
+    key, secret = remembering.create("uploader", {Scope.INDEX})
+    assert remembering.remembered(secret) is None
+    principal = remembering.authenticate(secret)
+    assert remembering.remembered(secret) == principal == Principal(key.key_id, key.scopes)
+    clock.advance(0.99 * REMEMBERED_SECONDS)
+    assert remembering.remembered(secret) == principal
+    clock.advance(0.01 * REMEMBERED_SECONDS + 0.001)
+    assert remembering.remembered(secret) is None
+    remembering.authenticate(secret)
+    assert remembering.remembered(secret) == principal
+
+
+def test_remembering_a_key_does_not_make_its_second_longer(
+    remembering: KeyService, clock: ManualClock
+) -> None:
+    _, secret = remembering.create("uploader", {Scope.INDEX})
+    remembering.authenticate(secret)
+    for _ in range(4):
+        assert remembering.remembered(secret) is not None
+        clock.advance(REMEMBERED_SECONDS / 4)
+    assert remembering.remembered(secret) is None
+
+
+def test_key_that_is_revoked_here_is_forgotten_at_once(remembering: KeyService) -> None:
+    key, secret = remembering.create("lost laptop", {Scope.ADMIN})
+    remembering.authenticate(secret)
+    remembering.revoke(key.key_id)
+    assert remembering.remembered(secret) is None
+
+
+def test_key_that_another_process_revoked_is_forgotten_after_a_second(
+    remembering: KeyService, store: InMemoryKeyStore, clock: ManualClock
+) -> None:
+    key, secret = remembering.create("lost laptop", {Scope.ADMIN})
+    remembering.authenticate(secret)
+    KeyService(store).revoke(key.key_id)
+    clock.advance(REMEMBERED_SECONDS)
+    assert remembering.remembered(secret) is None
+    with pytest.raises(AuthenticationFailed):
+        remembering.authenticate(secret)
+
+
+def test_key_that_is_revoked_while_it_is_looked_up_is_not_remembered(clock: ManualClock) -> None:
+    class RevokingStore(InMemoryKeyStore):
+        """Has its key revoked between the look-up and the end of the check."""
+
+        def find(self, key_id: str) -> StoredKey | None:
+            found = super().find(key_id)
+            service.revoke(key_id)
+            return found
+
+    service = KeyService(RevokingStore(), monotonic=clock)
+    _, secret = service.create("lost laptop", {Scope.ADMIN})
+    service.authenticate(secret)  # What was read came before the revocation: a last time.
+    assert service.remembered(secret) is None
+
+
+@pytest.mark.parametrize("secret", ["", "unknown", "imgdx_000000000000_" + "A" * 43, "\udcff"])
+def test_secret_that_is_not_valid_is_never_remembered(remembering: KeyService, secret: str) -> None:
+    with pytest.raises(AuthenticationFailed):
+        remembering.authenticate(secret)
+    assert remembering.remembered(secret) is None
+
+
+def test_revoked_key_is_not_remembered_again(
+    remembering: KeyService, store: InMemoryKeyStore
+) -> None:
+    key, secret = remembering.create("lost laptop", {Scope.ADMIN})
+    store.revoke(key.key_id, utc_now())
+    with pytest.raises(AuthenticationFailed):
+        remembering.authenticate(secret)
+    assert remembering.remembered(secret) is None
+
+
+def test_admin_setting_is_remembered_too(remembering: KeyService) -> None:
+    principal = remembering.authenticate(ADMIN_SETTING)
+    assert remembering.remembered(ADMIN_SETTING) == principal
+
+
+def test_number_of_remembered_keys_is_bounded(remembering: KeyService) -> None:
+    secrets = [remembering.create("many", {Scope.QUERY})[1] for _ in range(3000)]
+    for secret in secrets:
+        remembering.authenticate(secret)
+    remembered = [secret for secret in secrets if remembering.remembered(secret) is not None]
+    assert secrets[-1] in remembered
+    assert len(remembered) <= 1024

@@ -168,7 +168,7 @@ def test_key_of_the_settings_cannot_be_revoked(client: ApiClient, admin: str) ->
         ("/api/v1/index/jobs", {"status": "sleeping"}, "status"),
         ("/api/v1/index/jobs", {"statsu": "queued"}, "statsu"),
         ("/api/v1/index/jobs", {"cursor": ""}, "cursor"),
-        ("/api/v1/index/jobs", {"cursor": "9" * 513}, "cursor"),
+        ("/api/v1/index/jobs", {"cursor": "9" * 32_769}, "cursor"),
         ("/api/v1/index/jobs/idx_1/failures", {"limit": "0"}, "limit"),
         ("/api/v1/index/jobs/idx_1/failures", {"status": "queued"}, "status"),
         ("/api/v1/index/stats", {"index_prefix": "relative"}, "index_prefix"),

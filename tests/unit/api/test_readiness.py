@@ -19,7 +19,7 @@ class CountedCheck:
 
     def __init__(self) -> None:
         self.runs = 0
-        self.result = {"encode": "ok"}
+        self.result = {"search": "ok"}
         self.gate = threading.Event()
         self.gate.set()
         self.has_started = threading.Event()
@@ -39,14 +39,14 @@ def check() -> CountedCheck:
 @pytest.fixture
 def make(check: CountedCheck) -> Callable[[float], Readiness]:
     lane = Lane("checks", threads=2, max_waiting=10)
-    return lambda fresh_seconds: Readiness(check, lane, fresh_seconds=fresh_seconds)
+    return lambda good_seconds: Readiness(check, lane, good_seconds=good_seconds, bad_seconds=0.0)
 
 
 def test_good_result_stands_for_a_while(
     portal: BlockingPortal, check: CountedCheck, make: Callable[[float], Readiness]
 ) -> None:
     readiness = make(3600.0)
-    assert [portal.call(readiness.checks) for _ in range(5)] == [{"encode": "ok"}] * 5
+    assert [portal.call(readiness.checks) for _ in range(5)] == [{"search": "ok"}] * 5
     assert check.runs == 1
 
 
@@ -55,19 +55,40 @@ def test_good_result_that_is_old_is_made_again(
 ) -> None:
     readiness = make(0.0)
     portal.call(readiness.checks)
-    check.result = {"encode": "the model is gone"}
-    assert portal.call(readiness.checks) == {"encode": "the model is gone"}
+    check.result = {"search": "the model is gone"}
+    assert portal.call(readiness.checks) == {"search": "the model is gone"}
     assert check.runs == 2
 
 
-def test_bad_result_never_stands(
+def test_bad_result_does_not_stand_as_long_as_a_good_one(
     portal: BlockingPortal, check: CountedCheck, make: Callable[[float], Readiness]
 ) -> None:
     readiness = make(3600.0)
-    check.result = {"encode": "loading"}
-    assert portal.call(readiness.checks) == {"encode": "loading"}
-    check.result = {"encode": "ok"}
-    assert portal.call(readiness.checks) == {"encode": "ok"}
+    check.result = {"search": "loading"}
+    assert portal.call(readiness.checks) == {"search": "loading"}
+    check.result = {"search": "ok"}
+    assert portal.call(readiness.checks) == {"search": "ok"}
+
+
+def test_bad_result_stands_for_a_moment(portal: BlockingPortal, check: CountedCheck) -> None:
+    readiness = Readiness(check, Lane("checks", threads=2, max_waiting=10), bad_seconds=3600.0)
+    check.result = {"search": "loading"}
+    assert [portal.call(readiness.checks) for _ in range(5)] == [{"search": "loading"}] * 5
+    assert check.runs == 1
+
+
+def test_nobody_waits_longer_than_the_limit_for_a_check_that_hangs(
+    portal: BlockingPortal, check: CountedCheck
+) -> None:
+    lane = Lane("checks", threads=1, max_waiting=0)
+    readiness = Readiness(check, lane, max_seconds=0.01)
+    check.gate.clear()
+    try:
+        for _ in range(3):
+            assert portal.call(readiness.checks) == {"checks": "no result after 0.01 s"}
+        assert check.runs == 1
+    finally:
+        check.gate.set()
 
 
 def test_all_who_ask_at_once_share_one_run_and_one_who_leaves_ends_it_for_nobody(
@@ -80,7 +101,7 @@ def test_all_who_ask_at_once_share_one_run_and_one_who_leaves_ends_it_for_nobody
     others = [portal.start_task_soon(readiness.checks) for _ in range(5)]
     first.cancel()
     check.gate.set()
-    assert [other.result(DEADLINE_SECONDS) for other in others] == [{"encode": "ok"}] * 5
+    assert [other.result(DEADLINE_SECONDS) for other in others] == [{"search": "ok"}] * 5
     assert check.runs == 1
 
 

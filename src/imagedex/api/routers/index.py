@@ -37,6 +37,7 @@ def index_router(context: ApiContext) -> APIRouter:
     router = context.gated_router("/api/v1/index", "index", Scope.INDEX)
     indexing = context.services.indexing
     run = context.lanes.control.run
+    run_on_paths = context.lanes.paths.run
     read = context.lanes.reads.run
 
     @router.post(
@@ -56,7 +57,7 @@ def index_router(context: ApiContext) -> APIRouter:
         is not mounted; notify removes them. The same request while its job is active returns
         that job.
         """
-        job = await run(
+        job = await run_on_paths(
             indexing.trigger,
             body.image_dir,
             index_prefix=body.index_prefix,
@@ -83,7 +84,7 @@ def index_router(context: ApiContext) -> APIRouter:
         request: Request, body: NotifyRequest, idempotency_key: IdempotencyHeader = None
     ) -> JsonAnswer:
         """Tell that images are new, changed or gone; each may be any of these."""
-        job, estimated_seconds = await run(
+        job, estimated_seconds = await run_on_paths(
             indexing.notify,
             body.image_paths,
             index_prefix=body.index_prefix,

@@ -33,7 +33,7 @@ def metrics_router(context: ApiContext) -> APIRouter:
         In Prometheus's scrape configuration:
         `authorization: {type: Bearer, credentials_file: /etc/prometheus/imagedex.key}`.
         """
-        content = await context.lanes.control.run(generate_latest, context.metrics.registry)
+        content = await context.lanes.metrics.run(generate_latest, context.metrics.registry)
         return Response(content, media_type=CONTENT_TYPE_LATEST)
 
     return router

@@ -35,7 +35,7 @@ def stats_router(context: ApiContext) -> APIRouter:
     )
     async def stats(query: Annotated[StatsQuery, Query()]) -> JsonAnswer:
         """Return model, number of images, generation and size."""
-        found = await context.lanes.reads.run(context.services.indexing.stats, query.index_prefix)
+        found = await context.lanes.stats.run(context.services.indexing.stats, query.index_prefix)
         answer = StatsAnswer(
             model_name=found.model_name,
             embedding_dim=found.embedding_dim,
