@@ -101,7 +101,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _refuse_head(self) -> None:
         _log.warning("request_head_too_large", max_bytes=self.max_head_bytes)
-        # In the middle of another answer this one would be taken for a part of it.
-        if self.cycle is None or self.cycle.response_complete:
+        # In the middle of another answer this one would be taken for a part of it. Before the
+        # first request there is no cycle, whatever uvicorn's annotation says.
+        if self.cycle is None or self.cycle.response_complete:  # type: ignore[redundant-expr]
             self.transport.write(_HEAD_TOO_LARGE)
         self.transport.close()

@@ -1,10 +1,12 @@
-"""One server per home."""
+"""One server per home, and a home for its owner alone."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import stat
 import weakref
 from pathlib import Path
 from types import TracebackType
@@ -15,11 +17,40 @@ from imagedex.core.times import iso_z, utc_now
 
 
 def prepare_home(home: Path) -> None:
-    """Make the home directory (mode 0700) when it is not there. Raises SettingsError."""
+    """Make the home directory when it is not there, and close it to other users (mode 0700).
+
+    Raises SettingsError, also when the directory is another user's or one that all users share.
+    """
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = home.stat()
     except OSError as error:
         raise _unusable(home, error) from error
+    if status.st_uid != os.geteuid():
+        raise SettingsError(
+            f"The home {str(home)!r} belongs to user {status.st_uid}, who could read and change "
+            f"all that is in it, and this process runs as user {os.geteuid()}; set IMAGEDEX_HOME "
+            "to a directory of its own, or give it this one by chown."
+        )
+    if status.st_mode & 0o077:
+        _close_to_others(home, status)
+
+
+def _close_to_others(home: Path, status: os.stat_result) -> None:
+    # Closing /tmp or / would take the machine from everybody else.
+    if status.st_mode & stat.S_ISVTX or home.resolve() == Path("/"):
+        raise SettingsError(
+            f"The home {str(home)!r} is a directory that all users share; set IMAGEDEX_HOME to a "
+            "directory below it."
+        )
+    try:
+        home.chmod(0o700)
+    except OSError as error:
+        raise SettingsError(
+            f"The home {str(home)!r} is open to other users (mode "
+            f"{stat.S_IMODE(status.st_mode):04o}) and cannot be closed to them: {error.strerror}; "
+            "set IMAGEDEX_HOME to a directory on a local disk."
+        ) from error
 
 
 class HomeLock:
@@ -38,7 +69,7 @@ class HomeLock:
         """Make the home (mode 0700) when it is not there, and lock it.
 
         Raises HomeInUse, naming the holder, when somebody has it, and SettingsError when
-        the home cannot be made or written.
+        the home cannot be made or written, or is not ours (see prepare_home).
         """
         if self._descriptor is not None:
             raise HomeInUse(f"The home {str(self._home)!r} is already locked by this object.")
@@ -111,9 +142,12 @@ os.register_at_fork(after_in_child=_release_in_child)
 
 
 def _write_holder(descriptor: int) -> None:
+    """Describe this process as the holder, if there is room for that."""
     text = json.dumps({"pid": os.getpid(), "since": iso_z(utc_now())})
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, text.encode(), 0)
+    # The lock holds without it, and a full disk is to be found out about from a running server.
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, text.encode(), 0)
 
 
 def _describe_holder(descriptor: int) -> str:

@@ -38,7 +38,11 @@ class WorkerProcess:
     ) -> None:
         self.worker_id = config.worker_id
         threads = str(config.threads)
-        environment = os.environ | {
+        # Settings hold keys and database passwords, which whatever a worker runs or leaves in a
+        # core dump would pass on. A worker gets what it needs from its config and its chunks.
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("IMAGEDEX_")
+        } | {
             "PYTHONPATH": os.pathsep.join(module_path),
             "PYTHONFAULTHANDLER": "1",  # A crash in a library leaves its stack in the log.
             "PYTHONUNBUFFERED": "1",

@@ -103,6 +103,7 @@ def _make_decoder(context: WorkerContext, setup: WorkerSetup) -> ImageDecoder:
         limits=setup.limits,
         preprocess=setup.model.preprocess,
         roots=setup.image_roots,
+        shape=setup.model.input_shape,
     )
 
 

@@ -43,6 +43,13 @@ _STARTS_PER_IMAGE = 3
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
+_MAX_DIMENSIONS = 32
+_MAX_DETAIL_CHARACTERS = 1000
+
+# What the catalog's columns and the segments' fields can hold.
+_INT32_MAX = 2**31 - 1
+_INT64_MAX = 2**63 - 1
+
 # One process uses one core: the pool uses the others, and each thread of a numeric library
 # would take its share of the address space that the limit allows.
 _SINGLE_THREADED = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -52,10 +59,12 @@ class DecoderChild:
     """One decoder process, started when it is needed and replaced when it is lost.
 
     One thread at a time may call ``decode`` and ``end``; ``interrupt`` any thread at any time.
+    With ``shape`` an answer whose pixels have another one is not believed.
     """
 
-    def __init__(self, setup: ChildSetup) -> None:
+    def __init__(self, setup: ChildSetup, *, shape: tuple[int, ...] | None = None) -> None:
         self._setup = setup
+        self._shape = shape
         self._lock = threading.Lock()  # Guards the next two against interrupt().
         self._interrupted = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -77,7 +86,7 @@ class DecoderChild:
             )
         for _ in range(_STARTS_PER_IMAGE):
             connection = self._ensure_started()
-            exchange = _Exchange(image_path)
+            exchange = _Exchange(image_path, self._shape)
             deadline = time.monotonic() + self._setup.limits.timeout_seconds
             connection.settimeout(self._setup.limits.timeout_seconds)
             try:
@@ -192,8 +201,9 @@ class DecoderChild:
 class _Exchange:
     """The answers for one image, put together and mistrusted."""
 
-    def __init__(self, image_path: str) -> None:
+    def __init__(self, image_path: str, shape: tuple[int, ...] | None) -> None:
         self._image_path = image_path
+        self._shape = shape
         self.stamp: FileStamp | None = None  # Once the child has opened the file.
 
     def take(self, frame: Frame) -> DecodedImage | ImageFailure | None:
@@ -206,11 +216,12 @@ class _Exchange:
                 return self._decoded(frame)
             if frame.kind is FrameKind.FAILED:
                 stamp = self.stamp if frame.meta["keeps_stamp"] else None
-                detail = _clean(str(frame.meta["detail"]))
+                detail = _text(frame.meta["detail"])
                 reason = FailureReason(frame.meta["reason"])
                 return ImageFailure(self._image_path, reason, detail, stamp)
         except (KeyError, TypeError, ValueError) as error:
-            raise WireError(f"an answer that makes no sense: {error!r}") from error
+            text = repr(error)[: _MAX_DETAIL_CHARACTERS // 2]
+            raise WireError(f"an answer that makes no sense: {text}") from error
         if frame.kind is FrameKind.BROKEN:
             raise ModelError(f"The preprocessing step is of no use: {frame.meta.get('text')}")
         raise WireError(f"an answer out of turn: {frame.kind!r}")
@@ -221,7 +232,9 @@ class _Exchange:
 
     def _decoded(self, frame: Frame) -> DecodedImage:
         meta = frame.meta
-        shape = [_whole(length) for length in meta["shape"]]
+        shape = _shape_of(meta["shape"])
+        if self._shape not in (None, shape):
+            raise WireError(f"pixels of shape {shape} in place of {self._shape}")
         if math.prod(shape) != len(frame.payload):
             raise WireError(f"{len(frame.payload)} bytes of pixels for shape {shape}")
         if not _SHA256.fullmatch(meta["content_hash"]):
@@ -230,9 +243,9 @@ class _Exchange:
             image_path=self._image_path,
             content_hash=meta["content_hash"],
             stamp=_stamp_of(meta),
-            width=_whole(meta["width"]),
-            height=_whole(meta["height"]),
-            format=_clean(str(meta["format"]))[:32],
+            width=_integer(meta["width"], 1, _INT32_MAX),
+            height=_integer(meta["height"], 1, _INT32_MAX),
+            format=_text(meta["format"])[:32],
         )
         # Over the received buffer itself: nothing is copied, and the array can be written to.
         pixels = np.frombuffer(frame.payload, dtype=np.uint8).reshape(shape)
@@ -240,18 +253,33 @@ class _Exchange:
 
 
 def _stamp_of(meta: dict[str, Any]) -> FileStamp:
-    return FileStamp(_whole(meta["size"]), int(meta["mtime_ns"]))
+    return FileStamp(
+        size=_integer(meta["size"], 0, _INT64_MAX),
+        mtime_ns=_integer(meta["mtime_ns"], -_INT64_MAX - 1, _INT64_MAX),
+    )
 
 
-def _whole(value: object) -> int:
-    if not isinstance(value, int) or value < 0:
-        raise ValueError(f"{value!r} is no count")
+def _shape_of(value: object) -> tuple[int, ...]:
+    if not isinstance(value, list) or len(value) > _MAX_DIMENSIONS:
+        raise ValueError("no shape")
+    return tuple(_integer(length, 0, _INT32_MAX) for length in value)
+
+
+def _integer(value: object, least: int, most: int) -> int:
+    # JSON's true is an int to isinstance, and what is no int may be huge or deep: not shown.
+    if type(value) is not int:
+        raise ValueError(f"a {type(value).__name__} in place of an integer")
+    if not least <= value <= most:
+        raise ValueError(f"an integer that is not from {least} to {most}")
     return value
 
 
-def _clean(text: str) -> str:
-    """JSON can hold halves of surrogate pairs, which no database takes."""
-    return text.encode("utf-8", "backslashreplace").decode()
+def _text(value: object) -> str:
+    """Return a text without what JSON can hold and databases refuse: NUL, half surrogates."""
+    if not isinstance(value, str):
+        raise TypeError(f"a {type(value).__name__} in place of a text")
+    text = value[:_MAX_DETAIL_CHARACTERS].replace("\0", "\\0")
+    return text.encode("utf-8", "backslashreplace").decode()[:_MAX_DETAIL_CHARACTERS]
 
 
 def _child_environment() -> dict[str, str]:

@@ -29,7 +29,9 @@ class ProcessImageDecoder:
     and end with :meth:`close` or with this process, however it ends. At most ``look_ahead``
     outcomes wait for the caller (by default two for each process and four more).
     ``preprocess`` must be picklable, importable in a fresh interpreter, and give uint8 arrays
-    of any shape; ModelError is raised here or by ``decode`` when it is not.
+    of any shape; ModelError is raised here or by ``decode`` when it is not. With ``shape`` an
+    image whose array has another one fails as decoder_crashed: a decoder that a hostile image
+    took over cannot hand over what does not fit the caller's other arrays.
 
     ``decode`` raises EngineError when no child can be started or the decoder was closed.
     An iteration that is given up leaves the decoder usable.
@@ -43,6 +45,7 @@ class ProcessImageDecoder:
         processes: int = 1,
         limits: DecodeLimits | None = None,
         look_ahead: int | None = None,
+        shape: tuple[int, ...] | None = None,
     ) -> None:
         if processes < 1 or (look_ahead is not None and look_ahead < 1):
             raise ValueError(
@@ -57,7 +60,7 @@ class ProcessImageDecoder:
             ) from error
         setup = ChildSetup(roots, limits or DecodeLimits(), pickled)
         self._look_ahead = look_ahead or 2 * processes + _EXTRA_LOOK_AHEAD
-        self._children = [DecoderChild(setup) for _ in range(processes)]
+        self._children = [DecoderChild(setup, shape=shape) for _ in range(processes)]
         # The child used last is used next: under light load the others need not even start.
         self._idle: LifoQueue[DecoderChild] = LifoQueue()
         for child in self._children:

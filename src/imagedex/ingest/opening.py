@@ -1,7 +1,7 @@
-"""Opening a file that somebody hostile may have put there, without being harmed by it."""
+"""Opening what somebody hostile may have put there, without being harmed by it."""
 
 # Image paths are strings here, as scandir and the kernel give them.
-# ruff: noqa: PTH115, PTH116
+# ruff: noqa: PTH114, PTH115, PTH116
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from imagedex.ingest.unusable import UnusableImage
 # Non-blocking, so that a FIFO without a writer cannot hold us; no controlling terminal.
 _READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
+_DIRECTORY_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
+
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
 
 _KINDS = {
@@ -27,21 +29,19 @@ _KINDS = {
     stat.S_IFSOCK: "a socket",
 }
 
+_MAX_MTIME_NS = 2**63 - 1
+"""In the year 2262: as late as a database's integer can tell. Some file systems tell later."""
+
 
 @dataclass(frozen=True, slots=True)
-class OpenedFile:
-    """A regular file, open for reading. The holder closes it, best by ``with``."""
+class Opened:
+    """A file or directory, open for reading. The holder closes it, best by ``with``."""
 
     descriptor: int
-    real_path: str  # Where the open file lies, free of links.
-
-    def stamp(self) -> FileStamp:
-        """Return the open file's size and mtime as they are now."""
-        status = os.fstat(self.descriptor)
-        return FileStamp(status.st_size, status.st_mtime_ns)
+    real_path: str  # Where what is open lies, free of links.
 
     def close(self) -> None:
-        """Close the file."""
+        """Close it."""
         os.close(self.descriptor)
 
     def __enter__(self) -> Self:
@@ -49,6 +49,20 @@ class OpenedFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedFile(Opened):
+    """A regular file, open for reading. The holder closes it, best by ``with``."""
+
+    def stamp(self) -> FileStamp:
+        """Return the open file's size and mtime as they are now."""
+        return stamp_of(os.fstat(self.descriptor))
+
+
+def stamp_of(status: os.stat_result) -> FileStamp:
+    """Return the size and mtime of a status, in numbers that every database can hold."""
+    return FileStamp(status.st_size, min(status.st_mtime_ns, _MAX_MTIME_NS))
 
 
 def open_regular_file(path: str) -> OpenedFile:
@@ -64,6 +78,45 @@ def open_regular_file(path: str) -> OpenedFile:
         raise refusal(error) from error
     except ValueError as error:  # A NUL, or what no encoding of the file system can say.
         raise UnusableImage(FailureReason.VANISHED, "No file can have such a name.") from error
+
+
+def open_directory(path: str, *, is_link_allowed: bool) -> Opened:
+    """Open a directory for listing and find out where it really lies.
+
+    Raises UnusableImage (vanished, unreadable; outside_roots when it is a link that is not
+    allowed, or changes meanwhile).
+    """
+    try:
+        flags = _DIRECTORY_FLAGS if is_link_allowed else _DIRECTORY_FLAGS | os.O_NOFOLLOW
+        descriptor = os.open(path, flags)
+        try:
+            return Opened(descriptor, _real_path(descriptor, path))
+        except (OSError, UnusableImage):
+            os.close(descriptor)
+            raise
+    except OSError as error:
+        if not is_link_allowed and os.path.islink(path):
+            raise UnusableImage(
+                FailureReason.OUTSIDE_ROOTS,
+                "A link took the directory's place; what it leads to is scanned where it lies.",
+            ) from error
+        raise refusal(error) from error
+
+
+def look_through_link(path: str) -> tuple[str, os.stat_result]:
+    """Return where a link ends, and the status of what lies there.
+
+    Both tell of one and the same file, however often links change. It is not opened. Raises
+    OSError.
+    """
+    if not hasattr(os, "O_PATH"):
+        real_path = os.path.realpath(path, strict=True)
+        return real_path, os.lstat(real_path)
+    handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        return os.readlink(f"/proc/self/fd/{handle}"), os.fstat(handle)
+    finally:
+        os.close(handle)
 
 
 def refusal(error: OSError) -> UnusableImage:
@@ -104,17 +157,24 @@ def _open_and_compare(path: str) -> OpenedFile:
     _require_regular(os.stat(path))
     descriptor = os.open(path, _READ_FLAGS)
     try:
-        status = os.fstat(descriptor)
-        _require_regular(status)
-        real_path = os.path.realpath(path, strict=True)
-        if not os.path.samestat(os.lstat(real_path), status):
-            raise UnusableImage(
-                FailureReason.OUTSIDE_ROOTS, "A link on its path changed while it was opened."
-            )
+        _require_regular(os.fstat(descriptor))
+        real_path = _real_path(descriptor, path)
     except (OSError, UnusableImage):
         os.close(descriptor)
         raise
     return OpenedFile(descriptor, real_path)
+
+
+def _real_path(descriptor: int, path: str) -> str:
+    """Return where an open file or directory lies. Raises OSError, UnusableImage."""
+    if hasattr(os, "O_PATH"):  # Linux: the kernel knows.
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    real_path = os.path.realpath(path, strict=True)
+    if not os.path.samestat(os.lstat(real_path), os.fstat(descriptor)):
+        raise UnusableImage(
+            FailureReason.OUTSIDE_ROOTS, "A link on its path changed while it was opened."
+        )
+    return real_path
 
 
 def _require_regular(status: os.stat_result) -> None:

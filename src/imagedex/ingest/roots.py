@@ -17,11 +17,14 @@ from dataclasses import dataclass
 
 from imagedex.core.errors import InvalidRequest, OutsideImageRoots
 from imagedex.core.images import FailureReason
-from imagedex.ingest.opening import OpenedFile, open_regular_file
+from imagedex.ingest.opening import Opened, OpenedFile, open_directory, open_regular_file
 from imagedex.ingest.unusable import UnusableImage
 
 _MAX_PATH_BYTES = 4095
 """Linux's PATH_MAX, less the NUL that ends a path."""
+
+_MAX_PATH_COMPONENTS = 255
+"""Each component is a question to the file system, maybe over the network."""
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -53,12 +56,7 @@ class ImageRoots:
         for path in paths:
             image_path = _normalise(path)
             self.root_of(image_path)
-            directory, name = os.path.split(image_path)
-            if directory not in real_directories:
-                real_directories[directory] = os.path.realpath(directory)
-            real_path = os.path.join(real_directories[directory], name)
-            if os.path.islink(real_path):
-                real_path = os.path.realpath(real_path)
+            real_path = _follow(image_path, real_directories)
             if not self.holds_real_path(real_path):
                 raise OutsideImageRoots(
                     f"{image_path!r} leads through a link to {real_path!r}, outside every image "
@@ -113,13 +111,43 @@ class ImageRoots:
         (vanished, unreadable, not_a_file, outside_roots).
         """
         opened = open_regular_file(image_path)
-        if self.holds_real_path(opened.real_path):
-            return opened
-        opened.close()
-        raise UnusableImage(
-            FailureReason.OUTSIDE_ROOTS,
-            f"The path leads to {opened.real_path!r}, which lies outside every image root.",
-        )
+        self._require_inside(opened)
+        return opened
+
+    def open_directory(self, directory: str, *, is_link_allowed: bool) -> Opened:
+        """Open a directory for listing, having made sure that it lies below a root.
+
+        The place is that of the directory which was opened, whatever its path may name a
+        moment later. Raises UnusableImage (vanished, unreadable, outside_roots).
+        """
+        opened = open_directory(directory, is_link_allowed=is_link_allowed)
+        self._require_inside(opened)
+        return opened
+
+    def _require_inside(self, opened: Opened) -> None:
+        """Close what lies outside every root, and raise UnusableImage."""
+        if not self.holds_real_path(opened.real_path):
+            opened.close()
+            raise UnusableImage(
+                FailureReason.OUTSIDE_ROOTS,
+                f"The path leads to {opened.real_path!r}, which lies outside every image root.",
+            )
+
+
+def _follow(path: str, real_directories: dict[str, str]) -> str:
+    """Return a normalised path without its links.
+
+    Asks the file system once for each directory that is not in ``real_directories`` yet, and
+    adds it there.
+    """
+    directory, name = os.path.split(path)
+    if not name:
+        return path
+    # Calls itself no deeper than a path may have components.
+    if directory not in real_directories:
+        real_directories[directory] = _follow(directory, real_directories)
+    real_path = os.path.join(real_directories[directory], name)
+    return os.path.realpath(real_path) if os.path.islink(real_path) else real_path
 
 
 def _normalise(path: str) -> str:
@@ -138,7 +166,13 @@ def _normalise(path: str) -> str:
     if not path.startswith("/"):
         raise InvalidRequest(f"Path {path!r} is not absolute; name it from '/' on.")
     # normpath keeps two leading slashes, which POSIX lets mean something else; Linux does not.
-    return "/" + os.path.normpath(path).lstrip("/")
+    normalised = "/" + os.path.normpath(path).lstrip("/")
+    if (components := normalised.count("/")) > _MAX_PATH_COMPONENTS:
+        raise InvalidRequest(
+            f"Path {path[:60]!r}… has {components} components; at most {_MAX_PATH_COMPONENTS} "
+            "can be. Name a place that lies less deep."
+        )
+    return normalised
 
 
 def _lies_in(path: str, directory: str) -> bool:

@@ -1,7 +1,7 @@
 """Finding the image files below a directory."""
 
 # Image paths are strings here, as scandir and the kernel give them.
-# ruff: noqa: PTH116, PTH119
+# ruff: noqa: PTH118, PTH119
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import stat
 from collections.abc import Iterator
 
 from imagedex.core.errors import InvalidRequest
-from imagedex.core.images import FailureReason, FileStamp, ImageFailure
+from imagedex.core.images import FailureReason, ImageFailure
 from imagedex.ingest.interfaces import ScannedFile
-from imagedex.ingest.opening import refusal
+from imagedex.ingest.opening import look_through_link, refusal, stamp_of
 from imagedex.ingest.roots import ImageRoots
-from imagedex.ingest.unusable import printable_path
+from imagedex.ingest.unusable import UnusableImage, printable_path
 
 IMAGE_EXTENSIONS = frozenset(
     "avif bmp dib gif heic heif jfif jpe jpeg jpg png tif tiff webp".split()
@@ -73,11 +73,13 @@ def scan(roots: ImageRoots, directory: str) -> Iterator[ScannedFile | ImageFailu
     the names alone: the files of a directory by name, then its subdirectories by name. Names
     that begin with a dot and SYSTEM_DIRECTORIES are passed over. A link to a file counts as
     a file when it ends below an image root; a link to a directory is not entered, so there
-    are no loops, and what it leads to is scanned where it lies.
+    are no loops, and what it leads to is scanned where it lies. A link that appears during
+    the scan does not lead it out of the roots. One directory is open at a time, from its
+    first outcome to its last.
 
-    A failure can name a directory (unreadable, vanished, name_not_utf8): nothing below it
-    was seen, so nothing below it may be taken for deleted. A path that is not UTF-8 stands
-    in its failure with its odd bytes written as ``\\xff``.
+    A failure can name a directory (unreadable, vanished, name_not_utf8, outside_roots):
+    nothing below it was seen, so nothing below it may be taken for deleted. A path that is
+    not UTF-8 stands in its failure with its odd bytes written as ``\\xff``.
     """
     require_directory(directory)
     return _walk(roots, directory)
@@ -88,41 +90,61 @@ def _walk(roots: ImageRoots, top: str) -> Iterator[ScannedFile | ImageFailure]:
     while waiting:
         directory = waiting.pop()
         try:
-            # Listed whole before anything is yielded: sorted, and no descriptor stays open.
-            with os.scandir(directory) as listing:
-                entries = sorted(listing, key=lambda entry: entry.name)
-        except OSError as error:
-            yield refusal(error).failure(directory)
+            # Somebody may have put a link in its place since its parent was listed.
+            opened = roots.open_directory(directory, is_link_allowed=directory == top)
+        except UnusableImage as unusable:
+            yield unusable.failure(directory)
             continue
-        subdirectories = []
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if _is_directory(entry):
-                if entry.name in SYSTEM_DIRECTORIES:
-                    continue
-                if _is_utf8(entry.path):
-                    subdirectories.append(entry.path)
-                else:
-                    yield _misnamed(entry.path, "Nothing in this directory can be indexed")
-            elif has_image_name(entry.name):
-                found = _look_at(roots, entry)
-                if found is not None:
-                    yield found
+        subdirectories: list[str] = []
+        # Open until its last file is looked at: by then its path could lead elsewhere.
+        with opened:
+            yield from _list(roots, directory, opened.descriptor, subdirectories)
         waiting.extend(reversed(subdirectories))
 
 
-def _look_at(roots: ImageRoots, entry: os.DirEntry[str]) -> ScannedFile | ImageFailure | None:
+def _list(
+    roots: ImageRoots, directory: str, descriptor: int, subdirectories: list[str]
+) -> Iterator[ScannedFile | ImageFailure]:
+    """Yield the files of an open directory, and add its directories to ``subdirectories``."""
+    try:
+        # Listed whole before anything is yielded, since it is to be sorted.
+        with os.scandir(descriptor) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+    except OSError as error:
+        yield refusal(error).failure(directory)
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        path = os.path.join(directory, entry.name)
+        if _is_directory(entry):
+            if entry.name in SYSTEM_DIRECTORIES:
+                continue
+            if _is_utf8(path):
+                subdirectories.append(path)
+            else:
+                yield _misnamed(path, "Nothing in this directory can be indexed")
+        elif has_image_name(entry.name):
+            found = _look_at(roots, path, entry)
+            if found is not None:
+                yield found
+
+
+def _look_at(
+    roots: ImageRoots, path: str, entry: os.DirEntry[str]
+) -> ScannedFile | ImageFailure | None:
     """Return what an entry with an image's name is; None for what is no file of its own."""
-    if not _is_utf8(entry.path):
-        return _misnamed(entry.path, "The file cannot be indexed")
+    if not _is_utf8(path):
+        return _misnamed(path, "The file cannot be indexed")
     try:
         if entry.is_symlink():
-            real_path = os.path.realpath(entry.path)
+            # By name first, so that nobody learns what there is outside the roots.
+            real_path = os.path.realpath(path)
+            if roots.holds_real_path(real_path):
+                real_path, status = look_through_link(path)
             if not roots.holds_real_path(real_path):
                 detail = f"The link leads to {real_path!r}, which lies outside every image root."
-                return ImageFailure(entry.path, FailureReason.OUTSIDE_ROOTS, detail)
-            status = os.stat(entry.path)
+                return ImageFailure(path, FailureReason.OUTSIDE_ROOTS, detail)
             if stat.S_ISDIR(status.st_mode):
                 return None
         else:
@@ -131,15 +153,15 @@ def _look_at(roots: ImageRoots, entry: os.DirEntry[str]) -> ScannedFile | ImageF
         if not entry.is_symlink():
             return None  # Deleted since the directory was listed.
         return ImageFailure(
-            entry.path, FailureReason.VANISHED, "The link leads to a file that is not there."
+            path, FailureReason.VANISHED, "The link leads to a file that is not there."
         )
     except OSError as error:
-        return refusal(error).failure(entry.path)
+        return refusal(error).failure(path)
     if not stat.S_ISREG(status.st_mode):
         return ImageFailure(
-            entry.path, FailureReason.NOT_A_FILE, "This is a device, FIFO or socket, not a file."
+            path, FailureReason.NOT_A_FILE, "This is a device, FIFO or socket, not a file."
         )
-    return ScannedFile(entry.path, FileStamp(status.st_size, status.st_mtime_ns))
+    return ScannedFile(path, stamp_of(status))
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:

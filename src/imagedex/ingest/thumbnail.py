@@ -19,6 +19,7 @@ from imagedex.core.images import FileStamp, ImageFailure
 from imagedex.embedding.interfaces import PixelArray
 from imagedex.ingest.decoder import ProcessImageDecoder
 from imagedex.ingest.interfaces import DecodedImage, DecodeLimits
+from imagedex.ingest.opening import stamp_of
 from imagedex.ingest.roots import ImageRoots
 
 MAX_THUMBNAIL_PIXELS = 1024
@@ -104,7 +105,7 @@ class Thumbnailer:
             status = os.stat(image_path)
         except (OSError, ValueError) as error:
             raise NotFound(f"{image_path!r} cannot be shown: it is not there.") from error
-        return self._cache.get((image_path, FileStamp(status.st_size, status.st_mtime_ns), size))
+        return self._cache.get((image_path, stamp_of(status), size))
 
     def _decode(self, image_path: str) -> DecodedImage:
         outcome = next(self._decoder.decode([image_path]))

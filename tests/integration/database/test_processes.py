@@ -6,6 +6,9 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
+from imagedex.core.errors import HomeInUse
 from imagedex.database import Database, HomeLock
 from support.children import child, read_line, remaining_numbers, run_together
 
@@ -143,6 +146,27 @@ def test_a_killed_holder_gives_up_the_home_although_its_child_lives(tmp_path: Pa
                 pass
         finally:
             os.kill(orphan, signal.SIGKILL)
+
+
+_LOCK_WITHOUT_ROOM = """
+    import resource, sys
+    from pathlib import Path
+    from imagedex.database import HomeLock
+
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    lock = HomeLock(Path(sys.argv[1]))
+    lock.acquire()
+    print("locked")
+    sys.stdin.readline()
+"""
+
+
+def test_a_home_without_room_for_its_holders_name_is_locked_all_the_same(tmp_path: Path) -> None:
+    with child(_LOCK_WITHOUT_ROOM, tmp_path) as process:
+        assert read_line(process) == "locked"
+        with pytest.raises(HomeInUse, match="in use by another process"):
+            HomeLock(tmp_path).acquire()
 
 
 _TRY_HOME = """

@@ -52,6 +52,11 @@ def read_environment(context: WorkerContext, name: str) -> str | None:
     return os.environ.get(name)
 
 
+def list_environment(context: WorkerContext, prefix: str) -> list[str]:
+    """Return the names of the worker's environment variables that begin so."""
+    return sorted(name for name in os.environ if name.startswith(prefix))
+
+
 def read_input(context: WorkerContext, payload: None) -> bytes:
     """Return what a child of the worker would find on its standard input."""
     return os.read(0, 100)

@@ -105,6 +105,22 @@ def test_nothing_is_left_behind_but_the_logs(
     wait_until(lambda: threading.active_count() <= threads_before, "the engine's threads to end")
 
 
+def test_workers_inherit_no_settings_and_so_no_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGEDEX_ADMIN_KEY", "secret")
+    monkeypatch.setenv("IMAGEDEX_DATABASE_URL", "postgresql://user:secret@localhost/imagedex")
+    monkeypatch.setenv("OTHER_VARIABLE", "stays")
+    engine = DaskLocalEngine(workers=1, log_dir=tmp_path / "logs")
+    engine.start()
+    try:
+        for prefix, names in (("IMAGEDEX_", []), ("OTHER_VARIABLE", ["OTHER_VARIABLE"])):
+            chunk = engine.submit(hostile_chunks.list_environment, prefix)
+            assert chunk.result(DEADLINE_SECONDS) == names
+    finally:
+        engine.close()
+
+
 def test_a_worker_that_cannot_import_what_it_needs_fails_the_start_with_its_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,42 @@ def test_the_home_is_made_for_its_owner_alone(tmp_path: Path) -> None:
     prepare_home(home)
 
 
+@pytest.mark.parametrize("mode", [0o755, 0o710, 0o2770, 0o777])
+def test_a_home_that_was_open_to_others_is_closed_to_them(tmp_path: Path, mode: int) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    home.chmod(mode)
+    prepare_home(home)
+    assert stat.S_IMODE(home.stat().st_mode) & 0o777 == 0o700
+
+
+def test_a_home_that_is_closed_already_keeps_its_mode(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o500)
+    prepare_home(home)
+    assert stat.S_IMODE(home.stat().st_mode) == 0o500
+
+
+def test_a_directory_that_all_users_share_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    with pytest.raises(SettingsError, match=r"all users share.*IMAGEDEX_HOME"):
+        prepare_home(shared)
+    assert stat.S_IMODE(shared.stat().st_mode) == 0o1777
+
+
+def test_a_home_of_another_user_is_refused(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        home = tmp_path / "home"
+        home.mkdir(mode=0o700)
+        os.chown(home, 65534, 65534)
+    else:
+        home = Path("/")
+    with pytest.raises(SettingsError, match=r"belongs to user.*IMAGEDEX_HOME"):
+        prepare_home(home)
+
+
 def test_a_home_in_use_names_who_uses_it(tmp_path: Path) -> None:
     with HomeLock(tmp_path):
         with pytest.raises(HomeInUse, match=rf"process {os.getpid()} since 20.*Z") as caught:

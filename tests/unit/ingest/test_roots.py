@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -31,6 +35,19 @@ def reason_of(roots: ImageRoots, path: Path | str) -> FailureReason:
     with pytest.raises(UnusableImage) as caught:
         roots.open_image(str(path))
     return caught.value.reason
+
+
+def count_questions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that gets each path which the file system is asked about from now on."""
+    asked: list[str] = []
+    lstat = os.lstat
+
+    def ask(path: str) -> os.stat_result:
+        asked.append(path)
+        return lstat(path)
+
+    monkeypatch.setattr(os, "lstat", ask)
+    return asked
 
 
 def test_a_path_below_a_root_passes_normalised(roots: ImageRoots, root: Path) -> None:
@@ -102,6 +119,50 @@ def test_many_paths_are_checked_like_one(roots: ImageRoots, root: Path) -> None:
         roots.check_all([*paths, "/etc/passwd"])
 
 
+def test_a_path_of_too_many_components_is_refused_unasked(
+    roots: ImageRoots, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = len(root.parts) - 1
+    longest = f"{root}{'/d' * (255 - count)}"
+    assert roots.check(longest) == longest
+    assert roots.check(f"{longest}/.//./") == longest
+    asked = count_questions(monkeypatch)
+    with pytest.raises(InvalidRequest, match="256 components; at most 255"):
+        roots.check(f"{longest}/d")
+    assert asked == []
+
+
+def test_checking_many_paths_asks_once_for_each_directory_on_them(
+    roots: ImageRoots, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a/b/c", "a/b/d"):
+        (root / name).mkdir(parents=True)
+    paths = [f"{root}/a/b/{name}/{number}.jpg" for name in "cd" for number in range(20)]
+    asked = count_questions(monkeypatch)
+    assert roots.check_all(paths) == paths
+    assert len(set(asked)) == len(asked)
+    together = len(asked)
+    asked.clear()
+    for path in paths:
+        roots.check(path)
+    assert len(asked) > 4 * together
+
+
+def test_links_on_the_way_are_followed_for_each_of_many_paths(
+    roots: ImageRoots, root: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "private" / "deep").mkdir(parents=True)
+    (root / "real" / "deep").mkdir(parents=True)
+    (root / "real" / "up").symlink_to("../real/deep")
+    (root / "alias").symlink_to("real")
+    (root / "real" / "deep" / "out").symlink_to(tmp_path / "private")
+    paths = [f"{root}/alias/{name}/1.jpg" for name in ("deep", "up", "new/deeper")]
+    assert roots.check_all(paths) == paths
+    for name in ("alias/up/out", "alias/up/out/deep/1.jpg", "alias/deep/out/1.jpg"):
+        with pytest.raises(OutsideImageRoots, match="link"):
+            roots.check_all([*paths, f"{root}/{name}"])
+
+
 def test_without_roots_nothing_is_allowed() -> None:
     with pytest.raises(OutsideImageRoots, match="Set IMAGEDEX_IMAGE_ROOTS"):
         ImageRoots().check("/photos/a.jpg")
@@ -123,6 +184,42 @@ def test_an_empty_or_missing_root_is_not_present(roots: ImageRoots, root: Path) 
     assert roots.is_present(str(root))
     assert not roots.is_present(f"{root}/a")
     assert not roots.is_present(f"{root}/missing")
+
+
+def test_a_root_that_may_not_be_read_is_not_present(
+    open_directory: Path, unprivileged: Callable[[], AbstractContextManager[None]]
+) -> None:
+    locked = open_directory / "locked"
+    (locked / "inner").mkdir(parents=True)
+    (locked / "inner" / "a").touch()
+    (open_directory / "loop").symlink_to("loop")
+    roots = ImageRoots([locked])
+    locked.chmod(0)
+    with unprivileged():
+        assert not roots.is_present(str(locked))
+        assert not roots.is_present(f"{locked}/inner")
+    locked.chmod(0o700)
+    assert not roots.is_present(f"{open_directory}/loop")
+    assert not roots.is_present(f"{open_directory}/{'n' * 300}")
+
+
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EACCES, errno.EIO])
+def test_a_root_whose_mount_fails_while_it_is_listed_is_not_present(
+    roots: ImageRoots, root: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    class FailingListing:
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def __next__(self) -> os.DirEntry[str]:
+            raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:  # No mount breaks at a test's word.
+        patch.setattr(os, "scandir", lambda _: FailingListing())
+        assert not roots.is_present(str(root))
 
 
 def test_roots_are_values(roots: ImageRoots, root: Path) -> None:

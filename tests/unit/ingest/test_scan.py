@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -183,9 +184,126 @@ def test_a_directory_that_is_none_is_an_invalid_request(tmp_path: Path) -> None:
             require_directory(str(tmp_path / name))
 
 
-def test_scanning_keeps_no_descriptor_open(tmp_path: Path) -> None:
+def test_scanning_keeps_one_directory_open_at_most_and_none_afterwards(tmp_path: Path) -> None:
     for name in ("a.jpg", "b/1.jpg", "b/c/1.jpg"):
         write(tmp_path / name)
     before = open_descriptors()
     for _ in scan(ImageRoots([tmp_path]), str(tmp_path)):
-        assert open_descriptors() == before
+        assert open_descriptors() <= before + 1
+    assert open_descriptors() == before
+    given_up = scan(ImageRoots([tmp_path]), str(tmp_path))
+    next(given_up)
+    del given_up
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("swapped", ["later", "later/deep"])
+def test_a_directory_that_becomes_a_link_during_the_scan_does_not_lead_it_out(
+    tmp_path: Path, swapped: str
+) -> None:
+    root, private = tmp_path / "root", tmp_path / "private"
+    for name in ("a.jpg", "later/1.jpg", "later/deep/1.jpg"):
+        write(root / name)
+    write(private / "secret.jpg")
+    write(private / "deep" / "secret.jpg")
+    found = scan(ImageRoots([root]), str(root))
+    # Paused in the directory above, which is listed by then.
+    while Path(next(found).image_path).parent != (root / swapped).parent:
+        pass
+    (root / swapped).rename(root / ".away")
+    (root / swapped).symlink_to(private)
+    (outcome,) = found
+    assert isinstance(outcome, ImageFailure)
+    assert outcome.image_path == str(root / swapped)
+    assert outcome.reason is FailureReason.OUTSIDE_ROOTS
+
+
+def test_a_link_above_a_directory_that_waits_does_not_lead_the_scan_out(tmp_path: Path) -> None:
+    root, private = tmp_path / "root", tmp_path / "private"
+    write(root / "a" / "b" / "1.jpg")
+    write(root / "a" / "1.jpg")
+    write(private / "b" / "secret.jpg")
+    found = scan(ImageRoots([root]), str(root))
+    assert isinstance(next(found), ScannedFile)
+    (root / "a").rename(root / ".away")
+    (root / "a").symlink_to(private)
+    (outcome,) = found
+    assert isinstance(outcome, ImageFailure)
+    assert outcome.image_path == str(root / "a" / "b")
+    assert outcome.reason is FailureReason.OUTSIDE_ROOTS
+    assert str(private) in outcome.detail
+
+
+def test_files_are_looked_at_in_the_directory_that_was_listed(tmp_path: Path) -> None:
+    root, private = tmp_path / "root", tmp_path / "private"
+    for name in ("a/1.jpg", "a/2.jpg"):
+        write(root / name)
+    write(private / "2.jpg", b"a secret of some length")
+    found = scan(ImageRoots([root]), str(root))
+    next(found)
+    (root / "a").rename(root / ".away")
+    (root / "a").symlink_to(private)
+    (second,) = found
+    assert isinstance(second, ScannedFile)
+    assert second.stamp.size == 1
+
+
+def test_a_directory_that_becomes_a_link_within_the_roots_is_scanned_where_it_lies(
+    tmp_path: Path,
+) -> None:
+    for name in ("a.jpg", "later/1.jpg"):
+        write(tmp_path / name)
+    found = scan(ImageRoots([tmp_path]), str(tmp_path))
+    next(found)
+    (tmp_path / "later").rename(tmp_path / "moved")
+    (tmp_path / "later").symlink_to("moved")
+    (outcome,) = found
+    assert isinstance(outcome, ImageFailure)
+    assert outcome.image_path == str(tmp_path / "later")
+    assert names(tmp_path) == ["a.jpg", "moved/1.jpg"]
+
+
+def test_a_start_that_leads_out_of_the_roots_is_not_listed(tmp_path: Path) -> None:
+    root, private = tmp_path / "root", tmp_path / "private"
+    write(private / "secret.jpg")
+    root.mkdir()
+    (root / "start").symlink_to(private)
+    (outcome,) = scan(ImageRoots([root]), str(root / "start"))
+    assert isinstance(outcome, ImageFailure)
+    assert outcome.reason is FailureReason.OUTSIDE_ROOTS
+
+
+def test_a_link_that_keeps_changing_tells_nothing_of_what_lies_outside(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    write(root / "inside.dat", b"in")
+    write(tmp_path / "outside.dat", b"outside")
+    link, spare = root / "link.jpg", root / "spare"
+    link.symlink_to("inside.dat")
+    is_over = threading.Event()
+
+    def swap() -> None:
+        while not is_over.is_set():
+            for target in (tmp_path / "outside.dat", root / "inside.dat"):
+                spare.symlink_to(target)
+                spare.replace(link)
+
+    swapper = threading.Thread(target=swap)
+    swapper.start()
+    sizes = set()
+    try:
+        for _ in range(1000):
+            sizes |= {item.stamp.size for item in scan_all(root) if isinstance(item, ScannedFile)}
+    finally:
+        is_over.set()
+        swapper.join()
+    assert sizes <= {2}
+
+
+def test_a_file_from_a_far_future_gets_a_stamp_that_databases_can_hold(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jpg")
+    os.utime(path, (16_000_000_000, 16_000_000_000))  # In the year 2477.
+    (item,) = scan_all(tmp_path)
+    assert isinstance(item, ScannedFile)
+    assert item.stamp.mtime_ns < 2**63
+    with ImageRoots([tmp_path]).open_image(str(path)) as opened:
+        assert opened.stamp() == item.stamp
