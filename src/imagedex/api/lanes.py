@@ -113,8 +113,8 @@ class Lanes:
             paths=Lane("calls that look at image roots", threads=4, max_waiting=32),
             control=Lane("requests", threads=4, max_waiting=1024),
             # Reads hold Python's lock most of their time: more threads would only fight for it.
-            reads=SharedReads(Lane("reads", threads=2, max_waiting=1024)),
-            stats=SharedReads(Lane("reads of statistics", threads=2, max_waiting=256)),
+            reads=SharedReads(Lane("reads", threads=1, max_waiting=1024)),
+            stats=SharedReads(Lane("reads of statistics", threads=1, max_waiting=256)),
             metrics=Lane("scrapes", threads=2, max_waiting=16),
             checks=Lane("checks", threads=2, max_waiting=64),
         )
