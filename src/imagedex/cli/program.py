@@ -79,6 +79,7 @@ def main() -> None:
     """Run the command line of this process and exit with its code."""
     for stream in (sys.stdout, sys.stderr):
         # A locale that lacks a character must cost that character, not the command.
+        # Typed as TextIO, which lacks reconfigure; in a process of ours it is a TextIOWrapper.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup has SIGHUP ignored.

@@ -48,7 +48,7 @@ class OnnxSession:
         """Return the graph's only output for the named inputs."""
         try:
             (output,) = self._session.run(None, dict(inputs))
-        except Exception as error:
+        except Exception as error:  # As above: its errors share no public base class.
             shapes = ", ".join(f"{key} {value.shape}" for key, value in inputs.items())
             raise ModelError(f"{self._name} failed on inputs {shapes}: {error}") from error
         return np.asarray(output, dtype=np.float32)

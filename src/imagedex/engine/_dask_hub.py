@@ -33,6 +33,7 @@ class _Comings(SchedulerPlugin):
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         self._on_join(worker, str(scheduler.workers[worker].name))
 
+    # Dask's signature, so the scheduler is named though nothing is asked of it.
     def remove_worker(self, scheduler: Scheduler, worker: str, **_: Any) -> None:  # noqa: ARG002
         self._on_leave(worker)
 

@@ -65,6 +65,7 @@ class DaskSession:
             WorkerLog(plan.log_dir / f"worker-{slot}.log") for slot in range(1, plan.workers + 1)
         ]
         # Before Dask puts its scratch directory on the module path of this process.
+        # Made absolute and no more: resolve() would follow links that an installation relies on.
         self._module_path = [os.path.abspath(entry) for entry in sys.path if entry]  # noqa: PTH100
         # Results are unpickled and callbacks called here: on the event loop a slow one would
         # hold up all workers.

@@ -68,6 +68,7 @@ class SearchStructure:
         # Faiss 1.15 splits a search without a selector among threads. With one query that took
         # four times as long as this on two busy cores (60 ms for 16 at 100,000 x 384).
         selector = _all_or(live)
+        # The keyword is made by Faiss when it is imported, where no type checker sees it.
         parameters = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
         scores, rows = self._index.search(query, wanted, params=parameters)
         found: NDArray[np.int64] = rows[0][rows[0] >= 0]
