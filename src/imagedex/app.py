@@ -19,7 +19,7 @@ from imagedex.access import KeyService, SqlKeyStore
 from imagedex.catalog import Catalog, SqlCatalog
 from imagedex.core.errors import ImagedexError, NotFound
 from imagedex.database import Database, HomeLock, prepare_home
-from imagedex.embedding import EmbeddingModel, TextEncoder, VectorArray, find_model
+from imagedex.embedding import EmbeddingModel, EncodedTexts, TextEncoder, find_model
 from imagedex.engine import DaskLocalEngine, Engine
 from imagedex.indexing import (
     IndexFlow,
@@ -64,7 +64,7 @@ class Application:
         files_of = lru_cache(maxsize=_MAX_OPEN_INDEXES)(DirectoryIndexFiles)
         self._queries = QueryService(
             files_of=files_of,
-            encoder=_LazyTextEncoder(self.model, threads=settings.search.threads),
+            encoder=_LazyTextEncoder(self.model, threads=_search_threads(settings)),
             model_name=self.model.name,
             fingerprint=self.model.fingerprint,
             dim=self.model.dim,
@@ -90,6 +90,7 @@ class Application:
             locations=self._locations,
             files_of=files_of,
         )
+        self._warming: threading.Thread | None = None
         admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
         self.keys = KeyService(SqlKeyStore(self._database), admin_key=admin_key)
 
@@ -150,8 +151,18 @@ class Application:
         except ImagedexError as error:
             _log.error("index_not_opened", index_prefix=str(index_prefix), error=str(error))
 
+    def warm(self) -> None:
+        """Load the text encoder in the background, and encode and search once with it.
+
+        A server does so when it starts, so that no query pays for it.
+        """
+        self._warming = threading.Thread(target=self.readiness, name="warm-up")
+        self._warming.start()
+
     def close(self) -> None:
         """Stop running jobs (they resume after their last chunk) and give everything back."""
+        if self._warming is not None:
+            self._warming.join()
         self._runner.close()
         self._engine.close()
         self._thumbnails.close()
@@ -215,7 +226,7 @@ class _LazyTextEncoder:
         self._lock = threading.Lock()
         self._encoder: TextEncoder | None = None
 
-    def encode_texts(self, texts: Sequence[str]) -> VectorArray:
+    def encode_texts(self, texts: Sequence[str]) -> EncodedTexts:
         encoder = self._encoder
         if encoder is None:
             with self._lock:
@@ -223,6 +234,11 @@ class _LazyTextEncoder:
                     self._encoder = self._model.load_text_encoder(threads=self._threads)
                 encoder = self._encoder
         return encoder.encode_texts(texts)
+
+
+def _search_threads(settings: Settings) -> int:
+    # Containers and taskset allow fewer cores than the machine has.
+    return settings.search.threads or len(os.sched_getaffinity(0))
 
 
 def _make_engine(settings: Settings) -> Engine:

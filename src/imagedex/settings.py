@@ -88,7 +88,12 @@ class SearchSettings(_Group):
         description="Answers that are kept for each index's current generation, and how many "
         "vectors of texts are remembered; 0 keeps none.",
     )
-    threads: int = Field(1, ge=1, le=256, description="Cores that encode one query text.")
+    threads: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="Cores that encode the texts of queries; 0 takes all.",
+    )
 
 
 class Settings(BaseSettings):

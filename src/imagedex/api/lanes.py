@@ -9,7 +9,6 @@ its own kind.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
@@ -104,11 +103,11 @@ class Lanes:
     @classmethod
     def open(cls) -> Lanes:
         """Return lanes whose sizes suit this machine; they hold no threads until called."""
-        cores = os.cpu_count() or 1
         return cls(
             gate=Lane("checks of keys", threads=2, max_waiting=1024),
-            # More threads than cores would only make queries slower side by side.
-            queries=Lane("queries", threads=max(2, cores), max_waiting=256),
+            # Queries that wait in a thread are encoded and searched together, as many as there
+            # are threads; what computes for them are one or two of these.
+            queries=Lane("queries", threads=32, max_waiting=256),
             pictures=Lane("thumbnails", threads=2, max_waiting=512),
             paths=Lane("calls that look at image roots", threads=4, max_waiting=32),
             control=Lane("requests", threads=4, max_waiting=1024),

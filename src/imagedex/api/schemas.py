@@ -217,6 +217,10 @@ class QueryAnswerDocument(_Answer):
     """The best images, best first."""
 
     query: str
+    query_cut: bool = Field(
+        description="Whether the text was longer than the model reads, so that its end did not "
+        "count."
+    )
     results: list[QueryResult]
     query_time_seconds: float
     index_stats: QueryIndexStats

@@ -136,6 +136,7 @@ class QueryAnswer(_Answer):
     """The answer to a text query, best first."""
 
     query: str
+    query_cut: bool = False  # Whether the model read only the beginning of a long text.
     results: tuple[Result, ...]
     query_time_seconds: float
     index_stats: IndexSummary

@@ -2,9 +2,11 @@
 
 from imagedex.embedding.interfaces import (
     EmbeddingModel,
+    EncodedTexts,
     ImageEncoder,
     PixelArray,
     Preprocess,
+    SupportsReducedDecoding,
     TextEncoder,
     VectorArray,
 )
@@ -12,9 +14,11 @@ from imagedex.embedding.models import find_model
 
 __all__ = [
     "EmbeddingModel",
+    "EncodedTexts",
     "ImageEncoder",
     "PixelArray",
     "Preprocess",
+    "SupportsReducedDecoding",
     "TextEncoder",
     "VectorArray",
     "find_model",

@@ -8,7 +8,8 @@ load the image half, the controller loads the text half.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,26 @@ class Preprocess(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsReducedDecoding(Protocol):
+    """What a preprocess is that needs no more than a fraction of a large picture's pixels."""
+
+    def enough_size(self, width: int, height: int) -> tuple[int, int] | None:
+        """Return the least width and height that a picture of this size may be decoded at.
+
+        Both are those of the file, before any rotation. None asks for the picture whole.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedTexts:
+    """The vectors of some texts, in input order."""
+
+    vectors: VectorArray  # Shape (n, dim), rows of unit length.
+    is_cut: tuple[bool, ...]  # Whether a text was too long, so that its end does not count.
+
+
 class ImageEncoder(Protocol):
     """The loaded image half of a model. One caller at a time."""
 
@@ -44,8 +65,8 @@ class ImageEncoder(Protocol):
 class TextEncoder(Protocol):
     """The loaded text half of a model. Safe to call from several threads."""
 
-    def encode_texts(self, texts: Sequence[str]) -> VectorArray:
-        """Return float32 vectors, shape (n, dim), rows of unit length in input order."""
+    def encode_texts(self, texts: Sequence[str]) -> EncodedTexts:
+        """Return the vectors of at least one text. Row i depends on text i alone."""
         ...
 
 

@@ -113,7 +113,7 @@ def _best_ranks(
     captions = np.array([entry.caption for entry in images.entries], dtype=object)
     for start in range(0, len(texts) if images.entries else 0, _TEXTS_AT_ONCE):
         some = texts[start : start + _TEXTS_AT_ONCE]
-        scores = encoder.encode_texts(some) @ images.vectors.T
+        scores = encoder.encode_texts(some).vectors @ images.vectors.T
         # The images stand in order of path, so a stable sort breaks ties by path.
         order = np.argsort(-scores, axis=1, kind="stable")
         for text, ranked in zip(some, order, strict=True):

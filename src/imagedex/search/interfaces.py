@@ -26,3 +26,4 @@ class QueryAnswer:
     model_name: str
     generation: int  # 0 while nothing is indexed.
     is_cached: bool
+    is_text_cut: bool  # The text was longer than the model reads, so that its end did not count.

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import structlog
 
 from imagedex.core.errors import FingerprintMismatch, ImagedexError, StorageError
+from imagedex.embedding.interfaces import VectorArray
+from imagedex.search.batching import Batcher
 from imagedex.search.cache import LruCache
 from imagedex.search.interfaces import QueryAnswer
 from imagedex.search.validation import MAX_TOP_K
-from imagedex.segments import IndexFiles, Manifest, OpenGeneration
+from imagedex.segments import Hits, IndexFiles, Manifest, OpenGeneration
 
 AnswerKey = tuple[str, int]  # Text exactly as given, top_k.
 
@@ -29,6 +33,7 @@ class Serving:
     """An open generation with its answers: a new one begins without any."""
 
     generation: OpenGeneration
+    searching: Batcher[tuple[VectorArray, int], Hits]  # A unit vector of shape (dim,), and k.
     answers: LruCache[AnswerKey, QueryAnswer]
 
 
@@ -107,13 +112,18 @@ class LiveIndex:
                 "prefix."
             )
         generation = self._files.open(manifest, before.generation if before else None)
-        generation.search(_any_unit_vector(manifest.dim), 1)
+        generation.search(_any_unit_vector(manifest.dim), [1])
         answers = LruCache[AnswerKey, QueryAnswer](
             max_entries=self._cache_entries,
             max_weight=max(self._cache_entries * _RESULTS_PER_ENTRY, 1 + MAX_TOP_K),
         )
-        return Serving(generation, answers)
+        return Serving(generation, Batcher(partial(_search, generation)), answers)
 
 
-def _any_unit_vector(dim: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-    return np.full(dim, dim**-0.5, dtype=np.float32)
+def _search(generation: OpenGeneration, queries: Sequence[tuple[VectorArray, int]]) -> list[Hits]:
+    vectors, ks = zip(*queries, strict=True)
+    return generation.search(np.stack(vectors), ks)
+
+
+def _any_unit_vector(dim: int) -> VectorArray:
+    return np.full((1, dim), dim**-0.5, dtype=np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from imagedex.core.errors import ModelError
 from imagedex.core.ids import image_id_of
 from imagedex.embedding.interfaces import TextEncoder
+from imagedex.search.batching import Batcher
 from imagedex.search.cache import LruCache
 from imagedex.search.interfaces import QueryAnswer, Result
 from imagedex.search.live import LiveIndex, Serving
@@ -23,11 +24,18 @@ from imagedex.segments import Hits, IndexFiles
 _CHECK_TEXT = "a photo"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _EncodedText:
+    vector: NDArray[np.float32]  # Shape (dim,), of unit length.
+    is_cut: bool
+
+
 class QueryService:
     """Answers queries over the indexes of one embedding model. Safe to call from several threads.
 
     A query takes one generation and keeps it to its end; it waits for no refresh, except for
-    the first one of its index.
+    the first one of its index. Queries that come together are encoded together, and then
+    searched together.
     """
 
     def __init__(
@@ -50,9 +58,10 @@ class QueryService:
         self._fingerprint = fingerprint
         self._dim = dim
         self._cache_entries = cache_entries
-        self._text_vectors = LruCache[str, NDArray[np.float32]](
+        self._texts = LruCache[str, _EncodedText](
             max_entries=cache_entries, max_weight=cache_entries
         )
+        self._encoding = Batcher(self._encode)
         self._live: dict[Path, LiveIndex] = {}
         self._live_lock = threading.Lock()
 
@@ -66,14 +75,15 @@ class QueryService:
         require_valid_query(text, top_k)
         serving = self._serving(index_prefix)
         if serving is None:
-            return self._answer(text, None, (), started)
+            return self._answer(text, None, (), False, started)
         key = (text, top_k)
         known = serving.answers.get(key)
         if known is not None:
             elapsed = time.perf_counter() - started
             return replace(known, query_time_seconds=elapsed, is_cached=True)
-        hits = serving.generation.search(self._text_vector(text), top_k)
-        answer = self._answer(text, serving, _ranked(hits), started)
+        encoded = self._encoded(text)
+        hits = serving.searching.run((encoded.vector, top_k))
+        answer = self._answer(text, serving, _ranked(hits), encoded.is_cut, started)
         serving.answers.put(key, answer, weight=1 + len(answer.results))
         return answer
 
@@ -93,12 +103,13 @@ class QueryService:
         Raises what kept it from being done. An index without images passes;
         it is generation 0 while nothing was ever published.
         """
-        vector = self._encode(_CHECK_TEXT)
+        (encoded,) = self._encode([_CHECK_TEXT])
         serving = self._serving(index_prefix)
         if serving is None:
             return 0
         manifest = serving.generation.manifest
-        found = len(serving.generation.search(vector, 1).image_paths)
+        (hits,) = serving.generation.search(encoded.vector[np.newaxis], [1])
+        found = len(hits.image_paths)
         if found != min(1, manifest.images):
             raise ModelError(
                 f"A search of generation {manifest.generation} with {manifest.images} images "
@@ -131,26 +142,34 @@ class QueryService:
                     del self._live[index_prefix]
         return serving
 
-    def _text_vector(self, text: str) -> NDArray[np.float32]:
-        vector = self._text_vectors.get(text)
-        if vector is None:
-            vector = self._encode(text)
-            self._text_vectors.put(text, vector)
-        return vector
+    def _encoded(self, text: str) -> _EncodedText:
+        encoded = self._texts.get(text)
+        if encoded is None:
+            encoded = self._encoding.run(text)
+            self._texts.put(text, encoded)
+        return encoded
 
-    def _encode(self, text: str) -> NDArray[np.float32]:
-        vectors = self._encoder.encode_texts([text])
-        if vectors.shape != (1, self._dim) or not np.isfinite(vectors).all():
+    def _encode(self, texts: list[str]) -> list[_EncodedText]:
+        encoded = self._encoder.encode_texts(texts)
+        expected = (len(texts), self._dim)
+        if encoded.vectors.shape != expected or not np.isfinite(encoded.vectors).all():
             raise ModelError(
-                f"The model {self._model_name!r} gave a vector of shape {vectors.shape}, or with "
-                f"values that are not finite, expected (1, {self._dim}); set the model up again."
+                f"The model {self._model_name!r} gave vectors of shape {encoded.vectors.shape}, "
+                f"or with values that are not finite, expected {expected}; set the model up again."
             )
-        # A copy, so that the cache keeps one vector and not the encoder's whole batch.
-        vector: NDArray[np.float32] = vectors[0].astype(np.float32, copy=True)
-        return vector
+        # Copies, so that the cache keeps single vectors and not the encoder's whole batch.
+        return [
+            _EncodedText(vector.astype(np.float32, copy=True), is_cut)
+            for vector, is_cut in zip(encoded.vectors, encoded.is_cut, strict=True)
+        ]
 
     def _answer(
-        self, text: str, serving: Serving | None, results: tuple[Result, ...], started: float
+        self,
+        text: str,
+        serving: Serving | None,
+        results: tuple[Result, ...],
+        is_text_cut: bool,
+        started: float,
     ) -> QueryAnswer:
         manifest = serving.generation.manifest if serving is not None else None
         return QueryAnswer(
@@ -161,6 +180,7 @@ class QueryService:
             model_name=self._model_name,
             generation=manifest.generation if manifest else 0,
             is_cached=False,
+            is_text_cut=is_text_cut,
         )
 
 

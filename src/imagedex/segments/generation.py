@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import structlog
 from numpy.typing import NDArray
 
 from imagedex.core.errors import CorruptIndex
-from imagedex.segments._faiss import SearchStructure, pack_live
+from imagedex.segments._faiss import FaissFile
 from imagedex.segments._parquet import PathColumn, read_images, read_paths
+from imagedex.segments.exact import ExactSearch
 from imagedex.segments.integrity import require_intact
 from imagedex.segments.interfaces import Hits
 from imagedex.segments.records import Manifest, SegmentEntry
@@ -26,13 +28,23 @@ class OpenSegment:
 
     entry: SegmentEntry
     paths: PathColumn
-    structure: SearchStructure
+    search: ExactSearch
+    faiss: FaissFile  # Held because ``search`` looks at its memory.
 
 
 @dataclass(frozen=True, slots=True)
 class _LiveSegment:
     segment: OpenSegment
-    live: NDArray[np.uint8] | None  # Bitmap of the rows that count; None when all do.
+    gone: NDArray[np.int64]  # Rows that do not count, ascending.
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Rows that one query found in one segment."""
+
+    place: int  # Of the segment among those that are open.
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float32]
 
 
 class DirectoryGeneration:
@@ -57,44 +69,40 @@ class DirectoryGeneration:
         segment = self._segments.get(entry.number)
         return segment if segment is not None and segment.entry == entry else None
 
-    def search(self, vector: NDArray[np.float32], k: int) -> Hits:
-        """Return the best ``k`` rows (fewer when the index is smaller) for one unit vector.
+    def search(self, vectors: NDArray[np.float32], ks: Sequence[int]) -> list[Hits]:
+        """Return for each unit vector its best ``k`` rows (fewer when the index is smaller).
 
-        ``vector`` has shape (dim,). Scores are the exact inner products rounded to float32,
-        equal ones ordered by path. Raises ValueError for another shape, type or value.
+        ``vectors`` has shape (n, dim), with one ``k`` each. Scores are the exact inner products
+        rounded to float32, equal ones ordered by path, and the same whatever is asked beside.
+        Raises ValueError for another shape, type or value.
         """
         dim = self._manifest.dim
-        if vector.shape != (dim,) or vector.dtype != np.float32 or not np.isfinite(vector).all():
+        expected = (len(ks), dim)
+        if (
+            vectors.shape != expected
+            or vectors.dtype != np.float32
+            or not np.isfinite(vectors).all()
+        ):
             raise ValueError(
-                f"A query vector is {vector.dtype} of shape {vector.shape}, expected finite "
-                f"float32 of shape ({dim},)."
+                f"Query vectors are {vectors.dtype} of shape {vectors.shape}, expected finite "
+                f"float32 of shape {expected}."
             )
-        if k < 1:
-            raise ValueError(f"k is {k}, expected at least 1.")
-        owners, rows, scores = self._candidates(np.ascontiguousarray(vector), k)
-        return self._best(owners, rows, scores, k)
-
-    def _candidates(
-        self, vector: NDArray[np.float32], k: int
-    ) -> tuple[NDArray[np.intp], NDArray[np.int64], NDArray[np.float32]]:
-        """Return rows of all segments, best k and ties included, with place of their segment."""
-        owners = [np.empty(0, dtype=np.intp)]
-        rows = [np.empty(0, dtype=np.int64)]
-        scores = [np.empty(0, dtype=np.float32)]
+        if min(ks, default=1) < 1:
+            raise ValueError(f"k is {min(ks)}, expected at least 1.")
+        found: list[list[_Found]] = [[] for _ in ks]
         for place, part in enumerate(self._live):
-            structure = part.segment.structure
-            rows.append(structure.candidates(vector, k, part.live))
-            scores.append(structure.scores(vector, rows[-1]))
-            owners.append(np.full(len(rows[-1]), place, dtype=np.intp))
-        return np.concatenate(owners), np.concatenate(rows), np.concatenate(scores)
+            search = part.segment.search
+            for query, rows in enumerate(search.candidates(vectors, ks, part.gone)):
+                scores = search.scores(vectors[query], rows)
+                found[query].append(_Found(place, rows, scores))
+        return [self._best(parts, k) for parts, k in zip(found, ks, strict=True)]
 
-    def _best(
-        self,
-        owners: NDArray[np.intp],
-        rows: NDArray[np.int64],
-        scores: NDArray[np.float32],
-        k: int,
-    ) -> Hits:
+    def _best(self, parts: list[_Found], k: int) -> Hits:
+        if not parts:
+            return Hits(scores=np.empty(0, dtype=np.float32), image_paths=())
+        owners = np.concatenate([np.full(len(part.rows), part.place) for part in parts])
+        rows = np.concatenate([part.rows for part in parts])
+        scores = np.concatenate([part.scores for part in parts])
         if len(scores) > k:
             # All that equal the k-th stay: which of them are in is for their paths to decide.
             keep = scores >= np.partition(scores, -k)[-k]
@@ -121,9 +129,7 @@ def open_segment(index_prefix: Path, entry: SegmentEntry, *, dim: int) -> OpenSe
             "restore it from a copy of the index."
         )
     try:
-        structure = SearchStructure.open(
-            require_intact(index_prefix, entry.faiss), rows=entry.rows, dim=dim
-        )
+        faiss = FaissFile.open(require_intact(index_prefix, entry.faiss), rows=entry.rows, dim=dim)
     except CorruptIndex as error:
         _log.warning("faiss_file_rebuilt_in_memory", segment=entry.number, reason=str(error))
         images = read_images(parquet)
@@ -132,15 +138,11 @@ def open_segment(index_prefix: Path, entry: SegmentEntry, *, dim: int) -> OpenSe
                 f"Segment {entry.number} has vectors of length {images.dim} but its manifest "
                 f"expects {dim}; restore it from a copy of the index."
             ) from error
-        structure = SearchStructure.build(images.vectors())
-    return OpenSegment(entry, paths, structure)
+        faiss = FaissFile.build(images.vectors())
+    return OpenSegment(entry, paths, ExactSearch(faiss.vectors()), faiss)
 
 
 def _live_part(segment: OpenSegment, tombstones: Tombstones) -> _LiveSegment | None:
-    """Return a segment with the rows of it that count, None when there are none."""
+    """Return a segment with the rows of it that do not count, None when none does."""
     gone = tombstones.rows_of(segment.entry.number)
-    if len(gone) == 0:
-        return _LiveSegment(segment, None)
-    if len(gone) == segment.entry.rows:
-        return None
-    return _LiveSegment(segment, pack_live(segment.entry.rows, gone))
+    return None if len(gone) == segment.entry.rows else _LiveSegment(segment, gone)

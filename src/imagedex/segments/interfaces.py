@@ -113,9 +113,10 @@ class OpenGeneration(Protocol):
         """What is open."""
         ...
 
-    def search(self, vector: NDArray[np.float32], k: int) -> Hits:
-        """Return the best ``k`` rows (fewer when the index is smaller) for one unit vector.
+    def search(self, vectors: NDArray[np.float32], ks: Sequence[int]) -> list[Hits]:
+        """Return for each unit vector its best ``k`` rows (fewer when the index is smaller).
 
-        ``vector`` has shape (dim,). Rows with a tombstone never appear.
+        ``vectors`` is float32 of shape (n, dim), with one ``k`` each; all are answered by one
+        pass, each as if it had been asked alone. Rows with a tombstone never appear.
         """
         ...

@@ -10,7 +10,7 @@ from imagedex.core.errors import FingerprintMismatch, LeaseLost, StorageError
 from imagedex.core.images import RowLocation
 from imagedex.core.times import utc_now
 from imagedex.segments import layout
-from imagedex.segments._faiss import SearchStructure
+from imagedex.segments._faiss import FaissFile
 from imagedex.segments._parquet import ImageTable, write_tombstones
 from imagedex.segments.durable import (
     WriteContent,
@@ -129,7 +129,7 @@ class Publication:
             "job_id": commit.job_id,
             "chunks": ",".join(map(str, commit.chunks)),
         }
-        structure = SearchStructure.build(images.vectors())
+        faiss = FaissFile.build(images.vectors())
         entry = SegmentEntry(
             number=number,
             generation=generation,
@@ -138,7 +138,7 @@ class Publication:
                 layout.parquet_name(number, commit.fence),
                 lambda file: images.write_to(file, metadata),
             ),
-            faiss=self._create(layout.faiss_name(number, commit.fence), structure.write_to),
+            faiss=self._create(layout.faiss_name(number, commit.fence), faiss.write_to),
             job_id=commit.job_id,
             chunks=commit.chunks,
         )

@@ -53,6 +53,7 @@ class InMemoryApplication:
             model_name="bundled",
             generation=1,
             is_cached=False,
+            is_text_cut=len(text) > 1000,
         )
 
     def thumbnail(self, image_id: str, *, size: int, index_prefix: str | None = None) -> bytes:

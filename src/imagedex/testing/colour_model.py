@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from imagedex.embedding import ImageEncoder, PixelArray, TextEncoder, VectorArray
+from imagedex.embedding import EncodedTexts, ImageEncoder, PixelArray, TextEncoder, VectorArray
 
 PALETTE = {
     "red": (255, 0, 0),
@@ -25,6 +25,7 @@ PALETTE = {
 }
 
 _SIDE = 8
+_MAX_CHARACTERS = 10_000
 
 
 def shrink(image: Image.Image) -> PixelArray:
@@ -43,11 +44,17 @@ class ColourEncoder:
         shares = np.stack([(nearest == colour).sum(axis=1) for colour in range(len(colours))], 1)
         return _unit(shares.astype(np.float32))
 
-    def encode_texts(self, texts: Sequence[str]) -> VectorArray:
-        """Count for each colour how often it is named; a text without one means all colours."""
-        counts = np.array([[text.lower().count(name) for name in PALETTE] for text in texts])
+    def encode_texts(self, texts: Sequence[str]) -> EncodedTexts:
+        """Count for each colour how often it is named; a text without one means all colours.
+
+        A text counts up to its first 10,000 characters.
+        """
+        counts = np.array(
+            [[text[:_MAX_CHARACTERS].lower().count(name) for name in PALETTE] for text in texts]
+        )
         counts[counts.sum(axis=1) == 0] = 1
-        return _unit(counts.astype(np.float32))
+        is_cut = tuple(len(text) > _MAX_CHARACTERS for text in texts)
+        return EncodedTexts(_unit(counts.astype(np.float32)), is_cut)
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,20 +135,28 @@ class EmbeddingModelSuite:
     def test_text_vectors_are_float32_unit_rows_whatever_the_text(
         self, model: EmbeddingModel, texts: TextEncoder
     ) -> None:
-        self.assert_vectors(texts.encode_texts(TEXTS), len(TEXTS), model.dim)
+        encoded = texts.encode_texts(TEXTS)
+        self.assert_vectors(encoded.vectors, len(TEXTS), model.dim)
+        assert len(encoded.is_cut) == len(TEXTS)
 
     def test_a_text_vector_depends_on_its_text_alone(self, texts: TextEncoder) -> None:
-        together = texts.encode_texts(TEXTS)
-        alone = np.concatenate([texts.encode_texts([text]) for text in TEXTS])
+        together = texts.encode_texts(TEXTS).vectors
+        alone = np.concatenate([texts.encode_texts([text]).vectors for text in TEXTS])
         assert_alike(together, alone)
-        assert_alike(texts.encode_texts(TEXTS[::-1])[::-1], together)
+        assert_alike(texts.encode_texts(TEXTS[::-1]).vectors[::-1], together)
 
     def test_texts_are_encoded_alike_from_several_threads(self, texts: TextEncoder) -> None:
         queries = [f"{text[:60]} {number}" for number in range(5) for text in TEXTS]
-        expected = texts.encode_texts(queries)
+        expected = texts.encode_texts(queries).vectors
         with ThreadPoolExecutor(max_workers=4) as pool:
-            found = np.concatenate(list(pool.map(lambda text: texts.encode_texts([text]), queries)))
-        assert_alike(found, expected)
+            alone = list(pool.map(lambda text: texts.encode_texts([text]).vectors, queries))
+        assert_alike(np.concatenate(alone), expected)
+
+    def test_a_text_that_is_too_long_is_cut_and_that_is_said(self, texts: TextEncoder) -> None:
+        long, longer = "word " * 3000 + "cat", "word " * 3000 + "ship"
+        encoded = texts.encode_texts(["word", long, longer])
+        assert encoded.is_cut == (False, True, True)
+        assert_alike(encoded.vectors[1:2], encoded.vectors[2:])
 
     def test_a_second_load_gives_the_same_vectors(
         self, model: EmbeddingModel, images: ImageEncoder, texts: TextEncoder
@@ -159,5 +167,6 @@ class EmbeddingModelSuite:
             again.load_image_encoder(threads=2).encode_images(pixels), images.encode_images(pixels)
         )
         assert_alike(
-            again.load_text_encoder(threads=2).encode_texts(["cat"]), texts.encode_texts(["cat"])
+            again.load_text_encoder(threads=2).encode_texts(["cat"]).vectors,
+            texts.encode_texts(["cat"]).vectors,
         )

@@ -132,7 +132,7 @@ def expected_hits(
 
 def found_hits(generation: OpenGeneration, vector: VectorArray, k: int) -> list[tuple[str, float]]:
     """Return paths and scores of a search."""
-    hits = generation.search(vector, k)
+    (hits,) = generation.search(vector[np.newaxis], [k])
     assert hits.scores.dtype == np.float32
     return list(zip(hits.image_paths, hits.scores.tolist(), strict=True))
 

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from imagedex.embedding import EncodedTexts
 from imagedex.search import QueryAnswer, QueryService
 from imagedex.segments import DirectoryIndexFiles
 from imagedex.testing.index_files import (
@@ -26,8 +26,9 @@ _TOP_K = 7
 
 
 class _Encoder:
-    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        return np.concatenate([unit_vectors(1, _DIM, seed=sum(t.encode())) for t in texts])
+    def encode_texts(self, texts: Sequence[str]) -> EncodedTexts:
+        vectors = [unit_vectors(1, _DIM, seed=sum(t.encode())) for t in texts]
+        return EncodedTexts(np.concatenate(vectors), (False,) * len(texts))
 
 
 def test_each_answer_is_whole_from_one_generation(tmp_path: Path) -> None:
@@ -74,7 +75,7 @@ def test_each_answer_is_whole_from_one_generation(tmp_path: Path) -> None:
         answers = [answer for future in asking for answer in future.result()]
 
     expected = {
-        (generation, text): expected_hits(then, _Encoder().encode_texts([text])[0], _TOP_K)
+        (generation, text): expected_hits(then, _Encoder().encode_texts([text]).vectors[0], _TOP_K)
         for generation, then in history.items()
         for text in _TEXTS
     }

@@ -232,6 +232,7 @@ def test_query_ranks_images(client: ApiClient, keys: dict[str, str], photos: Pat
     assert document.pop("query_time_seconds") >= 0
     assert document == {
         "query": "a dog",
+        "query_cut": False,
         "results": [
             {
                 "rank": rank,
@@ -243,6 +244,14 @@ def test_query_ranks_images(client: ApiClient, keys: dict[str, str], photos: Pat
         ],
         "index_stats": {"total_images": 3, "model": "bundled"},
     }
+
+
+def test_an_answer_says_that_the_text_was_longer_than_the_model_reads(
+    client: ApiClient, keys: dict[str, str]
+) -> None:
+    body = {"text": "a dog " * 500}
+    answer = client.call("POST", "/api/v1/query", key=keys["query"], json=body)
+    assert answer.json()["query_cut"] is True
 
 
 def test_copying_results_is_refused_as_not_possible(client: ApiClient, admin: str) -> None:

@@ -28,16 +28,16 @@ class TestBundledModel(EmbeddingModelSuite):
         return BundledModel()
 
     def test_no_texts_give_no_vectors(self, model: EmbeddingModel, texts: TextEncoder) -> None:
-        assert texts.encode_texts([]).shape == (0, model.dim)
+        assert texts.encode_texts([]).vectors.shape == (0, model.dim)
 
     def test_a_text_counts_up_to_the_models_limit_and_no_further(self, texts: TextEncoder) -> None:
         start = "dog " * 254
-        first, second, shorter = texts.encode_texts([start + "cat", start + "ship", "dog"])
+        first, second, shorter = texts.encode_texts([start + "cat", start + "ship", "dog"]).vectors
         assert_alike(first[None], second[None])
         assert first @ shorter < 0.999
 
     def test_a_very_long_text_is_cut_before_it_is_read(self, texts: TextEncoder) -> None:
-        long, longer = texts.encode_texts(["cat " * 5_000, "cat " * 500_000])
+        long, longer = texts.encode_texts(["cat " * 5_000, "cat " * 500_000]).vectors
         assert_alike(long[None], longer[None])
 
     @pytest.mark.parametrize("dtype", [np.float32, np.int64])
@@ -52,7 +52,7 @@ class TestBundledModel(EmbeddingModelSuite):
             images.encode_images(np.zeros((1, 3, 224, 224), dtype=np.uint8))
 
     def test_texts_of_like_meaning_are_closer_than_others(self, texts: TextEncoder) -> None:
-        cat, kitten, lorry = texts.encode_texts(["a cat", "a kitten", "a lorry"])
+        cat, kitten, lorry = texts.encode_texts(["a cat", "a kitten", "a lorry"]).vectors
         assert cat @ kitten > cat @ lorry + 0.3
 
     def test_no_threads_are_refused(self) -> None:
@@ -131,7 +131,8 @@ class TestAssets:
         model = BundledModel(copied)
         with pytest.raises(ModelError, match=r"image\.onnx is damaged.*Reinstall"):
             model.load_image_encoder(threads=1)
-        assert model.load_text_encoder(threads=1).encode_texts(["cat"]).shape == (1, model.dim)
+        encoder = model.load_text_encoder(threads=1)
+        assert encoder.encode_texts(["cat"]).vectors.shape == (1, model.dim)
 
     @pytest.mark.parametrize("file", ["text.onnx", "tokenizer.json"])
     def test_a_missing_file_is_named(self, copied: Path, file: str) -> None:
@@ -209,7 +210,7 @@ def test_captions_find_their_pictures(shared_eval: Path) -> None:
         white = Image.new("RGBA", picture.size, "white")
         pixels.append(model.preprocess(Image.alpha_composite(white, picture).convert("RGB")))
     vectors = model.load_image_encoder(threads=2).encode_images(np.stack(pixels))
-    queries = model.load_text_encoder(threads=2).encode_texts(captions.tolist())
+    queries = model.load_text_encoder(threads=2).encode_texts(captions.tolist()).vectors
 
     scores = queries @ vectors.T
     is_right = captions[:, None] == captions[None, :]

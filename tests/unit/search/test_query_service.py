@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from imagedex.core.errors import (
     StorageError,
 )
 from imagedex.core.ids import image_id_of
+from imagedex.embedding import EncodedTexts
 from imagedex.search import QueryService
 from imagedex.segments import DirectoryIndexFiles
 from imagedex.testing.index_files import (
@@ -38,14 +42,15 @@ class _LetterEncoder:
     def __init__(self) -> None:
         self.encoded: list[str] = []
 
-    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def encode_texts(self, texts: Sequence[str]) -> EncodedTexts:
         self.encoded += texts
-        return np.concatenate([unit_vectors(1, _DIM, seed=sum(t.encode())) for t in texts])
+        vectors = [unit_vectors(1, _DIM, seed=sum(t.encode())) for t in texts]
+        return EncodedTexts(np.concatenate(vectors), tuple(len(text) > 100 for text in texts))
 
 
 class _BrokenEncoder:
-    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        return np.full((len(texts), _DIM), np.nan, dtype=np.float32)
+    def encode_texts(self, texts: Sequence[str]) -> EncodedTexts:
+        return EncodedTexts(np.full((len(texts), _DIM), np.nan, np.float32), (False,) * len(texts))
 
 
 @pytest.fixture
@@ -70,7 +75,7 @@ def service(encoder: _LetterEncoder) -> QueryService:
 
 
 def _vector_of(text: str) -> NDArray[np.float32]:
-    vector: NDArray[np.float32] = _LetterEncoder().encode_texts([text])[0]
+    vector: NDArray[np.float32] = _LetterEncoder().encode_texts([text]).vectors[0]
     return vector
 
 
@@ -234,3 +239,52 @@ def test_vectors_that_are_not_finite_are_an_error_of_the_model(tmp_path: Path) -
         service.query(tmp_path, "dogs", 3)
     with pytest.raises(ModelError):
         service.check(tmp_path)
+
+
+def test_an_answer_says_that_the_text_was_cut_also_from_the_cache(
+    service: QueryService, tmp_path: Path
+) -> None:
+    publish_images(DirectoryIndexFiles(tmp_path), _IMAGES)
+    long = "a long text " * 20
+    assert [service.query(tmp_path, long, 1).is_text_cut for _ in range(2)] == [True, True]
+    assert not service.query(tmp_path, "a short one", 1).is_text_cut
+
+
+class _GatedEncoder(_LetterEncoder):
+    """Holds the first batch until the gate opens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = threading.Event()
+        self.gate = threading.Event()
+        self.batches: list[int] = []
+
+    def encode_texts(self, texts: Sequence[str]) -> EncodedTexts:
+        self.batches.append(len(texts))
+        self.begun.set()
+        assert self.gate.wait(60)
+        return super().encode_texts(texts)
+
+
+def test_queries_that_come_together_are_encoded_together_and_answered_as_if_alone(
+    tmp_path: Path,
+) -> None:
+    publish_images(DirectoryIndexFiles(tmp_path), _IMAGES)
+    encoder = _GatedEncoder()
+    service = _make_service(encoder)
+    service.refresh(tmp_path)
+    texts = [f"text {number}" for number in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        futures = [pool.submit(service.query, tmp_path, texts[0], 3)]
+        assert encoder.begun.wait(60)
+        futures += [pool.submit(service.query, tmp_path, text, 3) for text in texts[1:]]
+        deadline = time.monotonic() + 60
+        while len(service._encoding._waiting) < 5:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        encoder.gate.set()
+        answers = [future.result(60) for future in futures]
+    assert encoder.batches == [1, 5]
+    for text, answer in zip(texts, answers, strict=True):
+        found = [(result.image_path, result.score) for result in answer.results]
+        assert found == expected_hits(_IMAGES, _vector_of(text), 3)

@@ -109,14 +109,14 @@ def test_a_damaged_faiss_file_is_made_good_from_the_parquet_file(
 
 
 def test_a_faiss_file_of_another_kind_is_not_searched(tmp_path: Path) -> None:
-    from imagedex.segments._faiss import SearchStructure
+    from imagedex.segments._faiss import FaissFile
 
     path = tmp_path / "x.faiss"
     index = faiss.IndexFlatL2(_DIM)
     index.add(_VECTORS)
     faiss.write_index(index, str(path))
     with pytest.raises(CorruptIndex, match="IndexFlatL2 of 6 x 8"):
-        SearchStructure.open(path, rows=6, dim=_DIM)
+        FaissFile.open(path, rows=6, dim=_DIM)
 
 
 @pytest.mark.parametrize("damage", _DAMAGES)

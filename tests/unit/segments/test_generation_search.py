@@ -62,10 +62,10 @@ def test_a_segment_whose_rows_are_all_gone_is_left_out(tmp_path: Path) -> None:
     files = DirectoryIndexFiles(tmp_path)
     images = _publish_in_segments(files, unit_vectors(20, _DIM), [10, 10])
     manifest = publish_images(files, {}, gone=list(images)[:10])
-    hits = files.open(manifest, None).search(unit_vectors(1, _DIM)[0], 1000)
+    (hits,) = files.open(manifest, None).search(unit_vectors(1, _DIM), [1000])
     assert sorted(hits.image_paths) == list(images)[10:]
     manifest = publish_images(files, {}, gone=list(images)[10:])
-    hits = files.open(manifest, None).search(unit_vectors(1, _DIM)[0], 1000)
+    (hits,) = files.open(manifest, None).search(unit_vectors(1, _DIM), [1000])
     assert hits.image_paths == ()
     assert hits.scores.shape == (0,)
     assert manifest.images == 0
@@ -129,11 +129,12 @@ def _cut(sizes: list[int], total: int) -> list[int]:
 @pytest.mark.parametrize(
     "vector",
     [
-        np.zeros(3, dtype=np.float32),
-        np.zeros(_DIM, dtype=np.float64),
-        np.full(_DIM, np.nan, dtype=np.float32),
-        np.full(_DIM, np.inf, dtype=np.float32),
-        np.zeros((1, _DIM), dtype=np.float32),
+        np.zeros((1, 3), dtype=np.float32),
+        np.zeros((1, _DIM), dtype=np.float64),
+        np.full((1, _DIM), np.nan, dtype=np.float32),
+        np.full((1, _DIM), np.inf, dtype=np.float32),
+        np.zeros(_DIM, dtype=np.float32),
+        np.zeros((2, _DIM), dtype=np.float32),
     ],
 )
 def test_a_vector_that_cannot_be_compared_is_refused(tmp_path: Path, vector: np.ndarray) -> None:
@@ -142,10 +143,10 @@ def test_a_vector_that_cannot_be_compared_is_refused(tmp_path: Path, vector: np.
     manifest = files.current()
     assert manifest is not None
     generation = files.open(manifest, None)
-    with pytest.raises(ValueError, match="query vector"):
-        generation.search(vector, 1)
+    with pytest.raises(ValueError, match="Query vectors"):
+        generation.search(vector, [1])
     with pytest.raises(ValueError, match="k is 0"):
-        generation.search(unit_vectors(1, _DIM)[0], 0)
+        generation.search(unit_vectors(1, _DIM), [0])
 
 
 def test_an_index_that_never_had_an_image_finds_nothing(tmp_path: Path) -> None:
@@ -153,7 +154,7 @@ def test_an_index_that_never_had_an_image_finds_nothing(tmp_path: Path) -> None:
     name = files.write_part("job", 0, 1, make_part({}, dim=_DIM))
     manifest = files.commit(make_commit(None, dim=_DIM, parts=[name]))
     assert manifest.segments == ()
-    hits = files.open(manifest, None).search(unit_vectors(1, _DIM)[0], 10)
+    (hits,) = files.open(manifest, None).search(unit_vectors(1, _DIM), [10])
     assert hits.image_paths == ()
 
 
@@ -173,3 +174,18 @@ def test_open_shares_the_segments_of_the_previous_generation(tmp_path: Path) -> 
     query = unit_vectors(1, _DIM, seed=4)[0]
     assert found_hits(new, query, 50) == expected_hits(images | extra, query, 50)
     assert found_hits(old, query, 50) == expected_hits(images, query, 50)
+
+
+def test_queries_asked_together_find_what_each_finds_alone(tmp_path: Path) -> None:
+    files = DirectoryIndexFiles(tmp_path)
+    images = _publish_in_segments(files, unit_vectors(300, _DIM), [200, 100])
+    manifest = publish_images(files, {}, gone=list(images)[50:90:3])
+    generation = files.open(manifest, None)
+    queries = unit_vectors(9, _DIM, seed=5)
+    ks = [1, 3, 400, 7, 1000, 2, 50, 50, 286]
+    together = generation.search(queries, ks)
+    for query, k, hits in zip(queries, ks, together, strict=True):
+        (alone,) = generation.search(query[np.newaxis], [k])
+        assert hits.image_paths == alone.image_paths
+        assert hits.scores.tolist() == alone.scores.tolist()
+    assert generation.search(queries[:0], []) == []

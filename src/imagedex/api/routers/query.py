@@ -44,6 +44,7 @@ def query_router(context: ApiContext) -> APIRouter:
         )
         document = QueryAnswerDocument(
             query=answer.query,
+            query_cut=answer.is_text_cut,
             results=[
                 QueryResult(
                     rank=result.rank,

@@ -32,6 +32,8 @@ def search(
         return
     if not answer.results:
         output.note("Nothing is indexed yet; index a directory with: imagedex index DIR")
+    if answer.query_cut:
+        output.note("The text is longer than the model reads; its end did not count.")
     rows = [
         (str(result.rank), f"{result.score:.4f}", result.image_path) for result in answer.results
     ]

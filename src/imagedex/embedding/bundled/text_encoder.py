@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from imagedex.core.errors import ModelError
 from imagedex.embedding._onnxruntime import OnnxSession
 from imagedex.embedding.bundled.query_forms import query_forms
-from imagedex.embedding.interfaces import VectorArray
+from imagedex.embedding.interfaces import EncodedTexts, VectorArray
 
 _MAX_BATCH = 32
 # The tokenizer cuts at 256 tokens but reads the whole text first, so that a megabyte of text
@@ -34,20 +34,25 @@ class BundledTextEncoder:
                 "Install the version of tokenizers that this release of Imagedex asks for."
             ) from error
 
-    def encode_texts(self, texts: Sequence[str]) -> VectorArray:
-        """Return float32 vectors, shape (n, dim), rows of unit length in input order.
+    def encode_texts(self, texts: Sequence[str]) -> EncodedTexts:
+        """Return the vectors of texts.
 
         A text counts up to its first 256 tokens. An empty one has a vector too, one without
         meaning.
         """
         forms = [query_forms(text[:_MAX_CHARACTERS]) for text in texts]
-        vectors = self._encode_all([self._tokens(form) for text in forms for form in text])
+        encodings = [[self._tokenize(form) for form in text] for text in forms]
+        vectors = self._encode_all([list(one.ids) for text in encodings for one in text])
         ends = np.cumsum([len(text) for text in forms], dtype=np.int64)
         sums = np.empty((len(forms), self._dim), dtype=np.float32)
         for row, (end, text) in enumerate(zip(ends, forms, strict=True)):
             sums[row] = vectors[end - len(text) : end].sum(axis=0)
         sums /= np.linalg.norm(sums, axis=1, keepdims=True)
-        return sums
+        is_cut = (
+            len(text) > _MAX_CHARACTERS or any(one.overflowing for one in encoded)
+            for text, encoded in zip(texts, encodings, strict=True)
+        )
+        return EncodedTexts(sums, tuple(is_cut))
 
     def _encode_all(self, tokens: list[list[int]]) -> VectorArray:
         """Return the graph's vectors, shape (n, dim), in input order."""
@@ -59,10 +64,10 @@ class BundledTextEncoder:
             vectors[rows] = self._encode([tokens[row] for row in rows])
         return vectors
 
-    def _tokens(self, text: str) -> list[int]:
+    def _tokenize(self, text: str) -> Encoding:
         # Half of a surrogate pair, which JSON can carry, is no text that the tokenizer takes.
         readable = text.encode("utf-8", "replace").decode()
-        return list(self._tokenizer.encode(readable).ids)
+        return self._tokenizer.encode(readable)
 
     def _encode(self, tokens: list[list[int]]) -> VectorArray:
         shape = (len(tokens), max(map(len, tokens)))

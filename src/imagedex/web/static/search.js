@@ -62,7 +62,8 @@ function show(answer) {
   say(
     line,
     `${count(answer.results.length, "result", "results")} of ` +
-      `${count(total, "image", "images")} in ${milliseconds.toLocaleString("en")} ms`,
+      `${count(total, "image", "images")} in ${milliseconds.toLocaleString("en")} ms` +
+      (answer.query_cut ? ". The text is too long for the model; its end did not count." : ""),
   );
   list.append(...answer.results.map(card));
 }
