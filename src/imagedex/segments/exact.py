@@ -1,7 +1,9 @@
 """Exact search: all vectors of a segment are compared with the queries.
 
-One pass over the vectors serves all queries that came together. The time goes into reading the
-vectors from memory, so 32 queries at once cost about four times as much as one.
+The time goes into reading the vectors from memory. One pass serves all queries that came
+together, so 32 at once cost about four times as much as one. Few queries go over a copy in half
+precision first, which is half as much to read; what it finds is kept only where the bound of its
+rounding proves that nothing is missing.
 """
 
 from __future__ import annotations
@@ -11,9 +13,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from imagedex.segments._faiss_half import HalfPrecisionCopy
+
 # Bounds the memory of a pass: 8 MB of scores for 32 queries.
 _ROWS_AT_ONCE = 65_536
 _ROWS_PER_EXACT_BLOCK = 512
+# Below, a pass takes a millisecond anyway; above, the copy would take more than a gigabyte.
+_ROWS_WITH_COPY = range(20_000, 500_001)
+# A matrix product for so many queries costs less than a scan of the copy for each of them.
+_QUERIES_OVER_COPY = 4
+_SPARE_CANDIDATES = 64
 
 
 class ExactSearch:
@@ -22,6 +31,7 @@ class ExactSearch:
     def __init__(self, vectors: NDArray[np.float32]) -> None:
         """Take float32 vectors, shape (rows, dim), which are neither copied nor changed."""
         self._vectors = vectors
+        self._copy = HalfPrecisionCopy(vectors) if len(vectors) in _ROWS_WITH_COPY else None
 
     def candidates(
         self, queries: NDArray[np.float32], ks: Sequence[int], gone: NDArray[np.int64]
@@ -31,6 +41,19 @@ class ExactSearch:
         ``queries`` is float32 of shape (n, dim), with one ``k`` each. Rows of ``gone``
         (ascending) do not count.
         """
+        if self._copy is None or len(queries) > _QUERIES_OVER_COPY:
+            return self._compare_all(queries, ks, gone)
+        found = []
+        for query, k in zip(queries, ks, strict=True):
+            rows = _proven_candidates(self._copy, query, k, gone)
+            if rows is None:
+                (rows,) = self._compare_all(query[np.newaxis], [k], gone)
+            found.append(rows)
+        return found
+
+    def _compare_all(
+        self, queries: NDArray[np.float32], ks: Sequence[int], gone: NDArray[np.int64]
+    ) -> list[NDArray[np.int64]]:
         best = [_Candidates(k, self._error(query)) for query, k in zip(queries, ks, strict=True)]
         for start in range(0, len(self._vectors), _ROWS_AT_ONCE):
             block = self._vectors[start : start + _ROWS_AT_ONCE]
@@ -62,6 +85,24 @@ class ExactSearch:
         (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, 3.1).
         """
         return (len(query) + 8) * 2.0**-24 * float(np.linalg.norm(query)) * 1.01
+
+
+def _proven_candidates(
+    copy: HalfPrecisionCopy, query: NDArray[np.float32], k: int, gone: NDArray[np.int64]
+) -> NDArray[np.int64] | None:
+    """Return the candidates of one query, or None when the copy cannot prove that none is missing.
+
+    That happens when very many scores lie close together or most of the best rows are gone.
+    """
+    scores, rows = copy.best(query, k + _SPARE_CANDIDATES)
+    worst = scores[-1]
+    live = ~np.isin(rows, gone)
+    scores, rows = scores[live], rows[live]
+    if len(scores) < k:
+        return None
+    # Two scores that are equal in truth can differ by twice the error of one.
+    floor = scores[k - 1] - 2 * copy.error(query)
+    return rows[scores >= floor] if worst < floor else None
 
 
 class _Candidates:
