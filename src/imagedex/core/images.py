@@ -41,6 +41,12 @@ class ImageFailure:
     detail: str  # A sentence for the operator.
     stamp: FileStamp | None = None  # Of the file that failed: until it changes, a scan leaves it.
 
+    @classmethod
+    def without_direction(cls, facts: ImageFacts) -> ImageFailure:
+        """Return the failure of an image that could be read, but to which no vector was found."""
+        detail = "The model gave no finite vector for this picture."
+        return cls(facts.image_path, FailureReason.DAMAGED, detail, facts.stamp)
+
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class DaskLocalEngine:
-    """Runs chunks in processes of this machine, one chunk at a time in each.
+    """Runs chunks in processes of this machine, two at a time in each.
 
     Workers run at lower priority than the controller (nice +10, batch scheduling), are replaced
     when they die, and never outlive the controller, not even its ``kill -9``. A chunk whose
-    worker dies is run once more; when that worker dies too, the chunk's future ends with
-    EngineError and the other chunks go on.
+    worker dies is run once more, alone on a worker; when that one dies too, the chunk's future
+    ends with EngineError and the other chunks go on.
 
     A chunk counts as begun, and its future can no longer be cancelled, when it is handed to a
     worker. Callbacks of futures are called on threads of the engine; they may submit chunks,
@@ -93,7 +93,7 @@ class DaskLocalEngine:
 
     @property
     def chunks_in_flight(self) -> int:
-        """Two for each worker: one that it runs and one that waits to follow."""
+        """Two for each worker: one that it works on and one that prepares to follow."""
         return 2 * self._workers
 
     def submit(

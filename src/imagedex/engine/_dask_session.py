@@ -23,7 +23,7 @@ from imagedex.engine._envelope import name_of, open_answer, seal_call
 from imagedex.engine._event_loop import EventLoopThread
 from imagedex.engine._scratch import scratch_directory
 from imagedex.engine._supervisor import Supervisor, WorkerExit
-from imagedex.engine._worker_config import WorkerConfig
+from imagedex.engine._worker_config import CHUNKS_AT_ONCE, WorkerConfig
 from imagedex.engine._worker_log import WorkerLog
 from imagedex.engine._worker_process import WorkerProcess
 from imagedex.engine.interfaces import WorkerInfo
@@ -74,6 +74,7 @@ class DaskSession:
         self._dispatcher = Dispatcher(
             self._run_on,
             self._settle,
+            calls_per_worker=CHUNKS_AT_ONCE,
             no_worker_seconds=NO_WORKER_SECONDS,
             why_no_worker=self._why_no_worker,
         )

@@ -17,7 +17,7 @@ import sys
 import threading
 
 from imagedex.engine._context import ProcessContext
-from imagedex.engine._worker_config import WorkerConfig
+from imagedex.engine._worker_config import CHUNKS_AT_ONCE, WorkerConfig
 
 _NICENESS = 10
 _OOM_SCORE = "500"  # Of 1000; 0 is the usual.
@@ -100,7 +100,7 @@ async def _serve(config: WorkerConfig) -> int:
     worker = await Worker(
         config.scheduler_address,
         name=config.worker_id,
-        nthreads=1,  # One chunk at a time; its threads are the model runtime's business.
+        nthreads=CHUNKS_AT_ONCE,  # More threads are the business of what a chunk calls.
         host="127.0.0.1",
         memory_limit=0,
         security=security_of(config.certificate),

@@ -1,8 +1,9 @@
 """Which chunk runs on which worker, and what happens when a worker dies.
 
-A worker is given one chunk at a time, so when it dies there is no doubt which chunk it died
-on. Leaving the choice to Dask would not tell: its ``allowed-failures`` also counts against
-the innocent chunk that waits behind a deadly one on the same worker.
+A worker has a few chunks at a time, so when it dies any of them may be why. Each of them runs
+again alone on a worker: when that one dies too, there is no doubt. Leaving the choice to Dask
+would not tell: its ``allowed-failures`` also counts against the innocent chunk that is on the
+same worker as a deadly one.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Call:
 
 
 class Dispatcher:
-    """Hands calls to idle workers in the order of their submission.
+    """Hands calls to the workers that have the least, in the order of their submission.
 
     Every method must be called on the event loop's thread, except :meth:`snapshot`.
 
@@ -46,6 +47,8 @@ class Dispatcher:
         when the worker goes away.
     settle
         Takes a call's answer, or the reason why there is none. It must not block.
+    calls_per_worker
+        How many calls a worker gets at once.
     no_worker_seconds
         Calls that wait this long while no worker is connected are given up.
     why_no_worker
@@ -57,21 +60,23 @@ class Dispatcher:
         run: Callable[[str, bytes], Awaitable[bytes]],
         settle: Callable[[Call, bytes | BaseException], None],
         *,
+        calls_per_worker: int,
         no_worker_seconds: float,
         why_no_worker: Callable[[], str],
     ) -> None:
         self._run = run
         self._settle = settle
+        self._calls_per_worker = calls_per_worker
         self._no_worker_seconds = no_worker_seconds
         self._why_no_worker = why_no_worker
         self._waiting: deque[Call] = deque()
-        self._connected: dict[str, Call | None] = {}  # None while idle.
+        self._connected: dict[str, list[Call]] = {}  # What each worker runs.
         self._running: dict[asyncio.Task[None], Call] = {}
         self._give_up: asyncio.TimerHandle | None = None
         self._closed: EngineError | None = None
 
     def submit(self, call: Call) -> None:
-        """Run a call as soon as a worker is idle."""
+        """Run a call as soon as a worker has room for it."""
         if self._closed is not None:
             self._settle_unstarted(call, self._closed)
             return
@@ -80,7 +85,7 @@ class Dispatcher:
 
     def add_worker(self, worker_id: str) -> None:
         """Count on a worker that has connected."""
-        self._connected[worker_id] = None
+        self._connected[worker_id] = []
         if self._give_up is not None:
             self._give_up.cancel()
             self._give_up = None
@@ -95,8 +100,8 @@ class Dispatcher:
         """Return the connected workers. May be called from any thread."""
         # dict.copy() is one step under the interpreter's lock.
         return [
-            (worker_id, WorkerStatus.IDLE if call is None else WorkerStatus.BUSY)
-            for worker_id, call in self._connected.copy().items()
+            (worker_id, WorkerStatus.BUSY if calls else WorkerStatus.IDLE)
+            for worker_id, calls in self._connected.copy().items()
         ]
 
     def close(self, reason: EngineError) -> None:
@@ -113,17 +118,39 @@ class Dispatcher:
         self._running.clear()
 
     def _assign(self) -> None:
-        idle = deque(worker for worker, call in self._connected.items() if call is None)
-        while self._waiting and idle:
+        while self._waiting:
+            # A call that has to wait for a worker of its own holds up those behind it, or new
+            # ones would keep all workers taken.
+            worker_id = self._worker_for(self._waiting[0])
+            if worker_id is None:
+                break
             call = self._waiting.popleft()
             if not _begin(call.future):
                 continue
-            worker_id = idle.popleft()
-            self._connected[worker_id] = call
+            self._connected[worker_id].append(call)
             task = asyncio.get_running_loop().create_task(self._run_on(worker_id, call))
             self._running[task] = call
             task.add_done_callback(lambda task: self._running.pop(task, None))
         self._watch_for_workers()
+
+    def _worker_for(self, call: Call) -> str | None:
+        """Return the worker that has the least to do, among those that may take the call."""
+        room = [
+            (len(calls), worker_id)
+            for worker_id, calls in self._connected.items()
+            if not calls
+            or (
+                len(calls) < self._calls_per_worker
+                and not call.deaths
+                and not any(other.deaths for other in calls)
+            )
+        ]
+        return min(room, key=lambda pair: pair[0])[1] if room else None
+
+    def _put_back(self, call: Call) -> None:
+        """Have a call run again before all that have not begun."""
+        returned = sum(1 for other in self._waiting if other.deaths)
+        self._waiting.insert(returned, call)
 
     async def _run_on(self, worker_id: str, call: Call) -> None:
         try:
@@ -133,7 +160,7 @@ class Dispatcher:
             if call.deaths > _ALLOWED_DEATHS:
                 self._settle(call, _deadly(call, worker_id, death))
             else:
-                self._waiting.appendleft(call)
+                self._put_back(call)
         except Exception as error:
             # A fault of the engine itself: the caller must hear of it rather than wait for ever.
             failed = EngineError(
@@ -144,8 +171,8 @@ class Dispatcher:
             self._settle(call, failed)
         else:
             self._settle(call, answer)
-        if self._connected.get(worker_id) is call:
-            self._connected[worker_id] = None
+        if call in (calls := self._connected.get(worker_id, [])):
+            calls.remove(call)
         self._assign()
 
     def _watch_for_workers(self) -> None:

@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass
 
 from imagedex.engine._certificate import Certificate
 
+CHUNKS_AT_ONCE = 2
+"""Chunks that a worker has: one that it works on, and one that prepares to be the next."""
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:

@@ -95,10 +95,12 @@ class Engine(Protocol):
         """Run ``function(context, payload)`` on some worker.
 
         The function must be importable in the worker by its module and name, and it may run
-        more than once when a worker dies. The future ends with the function's result, with the
-        exception that it raised, or with EngineError when workers died under it repeatedly
-        or none is left. Cancelling the future takes a chunk back that has not begun. Callbacks
-        of the future are called on threads of the engine and should not wait for other chunks.
+        more than once when a worker dies. A worker may run more than one chunk at a time, each
+        on a thread of its own, so that one can prepare while another works. The future ends
+        with the function's result, with the exception that it raised, or with EngineError when
+        workers died under it repeatedly or none is left. Cancelling the future takes a chunk
+        back that has not begun. Callbacks of the future are called on threads of the engine and
+        should not wait for other chunks.
 
         Raises TypeError when a worker could not import the function, and what pickle raises when
         the payload cannot be pickled.

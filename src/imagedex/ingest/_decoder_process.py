@@ -18,13 +18,14 @@ import socket
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from imagedex.core.images import FailureReason, FileStamp
-from imagedex.embedding.interfaces import PixelArray, Preprocess
+from imagedex.embedding.interfaces import PixelArray, Preprocess, SupportsReducedDecoding
 from imagedex.ingest._wire import ChildSetup, FrameKind, PeerGone, receive_frame, send_frame
 from imagedex.ingest.interfaces import DecodeLimits
 from imagedex.ingest.picture import decode_picture
@@ -141,19 +142,12 @@ class _Worker:
         return True
 
     def _decode(self, file: FileBytes) -> tuple[dict[str, Any], PixelArray]:
-        picture = decode_picture(file.data, max_pixels=self.limits.max_pixels)
-        width, height = picture.image.size
-        try:
+        picture = decode_picture(
+            file.data, max_pixels=self.limits.max_pixels, enough_size=self._enough_size
+        )
+        with _blaming_preprocess(picture.width, picture.height):
             # Code of a model: what it returns is looked at, whatever its types promise.
             pixels: object = self.preprocess(picture.image)
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise UnusableImage(
-                FailureReason.DAMAGED,
-                f"The model's preprocessing cannot use this picture of {width} x {height} pixels: "
-                f"{str(error) or type(error).__name__}.",
-            ) from error
         if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
             kind = pixels.dtype if isinstance(pixels, np.ndarray) else type(pixels).__name__
             raise _PreprocessUnfit(f"{self.preprocess!r} returned {kind}, not an array of uint8.")
@@ -161,12 +155,18 @@ class _Worker:
             "content_hash": hashlib.sha256(file.data).hexdigest(),
             "size": file.stamp.size,
             "mtime_ns": file.stamp.mtime_ns,
-            "width": width,
-            "height": height,
+            "width": picture.width,
+            "height": picture.height,
             "format": picture.format,
             "shape": pixels.shape,
         }
         return facts, np.ascontiguousarray(pixels)
+
+    def _enough_size(self, width: int, height: int) -> tuple[int, int] | None:
+        if not isinstance(self.preprocess, SupportsReducedDecoding):
+            return None
+        with _blaming_preprocess(width, height):
+            return self.preprocess.enough_size(width, height)
 
     def _tell_opened(self, stamp: FileStamp) -> None:
         meta = {"size": stamp.size, "mtime_ns": stamp.mtime_ns}
@@ -186,6 +186,21 @@ class _Worker:
             "Reading and decoding it needs more memory than a decoder process may use: "
             f"{self.limits.memory_bytes} bytes (IMAGEDEX_DECODING__MEMORY_BYTES).",
         )
+
+
+@contextlib.contextmanager
+def _blaming_preprocess(width: int, height: int) -> Iterator[None]:
+    """Turn what a model's code raises about a picture into the picture's failure."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise UnusableImage(
+            FailureReason.DAMAGED,
+            f"The model's preprocessing cannot use this picture of {width} x {height} pixels: "
+            f"{str(error) or type(error).__name__}.",
+        ) from error
 
 
 if __name__ == "__main__":

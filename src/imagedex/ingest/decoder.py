@@ -27,7 +27,7 @@ class ProcessImageDecoder:
     A thread serves each child, so decoding goes on while the caller works on what it got.
     The children start with the first image, are replaced when an image hangs or kills them,
     and end with :meth:`close` or with this process, however it ends. At most ``look_ahead``
-    outcomes wait for the caller (by default two for each process and four more).
+    outcomes wait for each caller (by default two for each process and four more).
     ``preprocess`` must be picklable, importable in a fresh interpreter, and give uint8 arrays
     of any shape; ModelError is raised here or by ``decode`` when it is not. With ``shape`` an
     image whose array has another one fails as decoder_crashed: a decoder that a hostile image
@@ -74,8 +74,18 @@ class ProcessImageDecoder:
         """Yield exactly one outcome for each path, in the order given (see ImageDecoder)."""
         paths = iter(image_paths)
         pending: deque[Future[DecodedImage | ImageFailure]] = deque()
+        # Here and not with the first outcome, which is asked for when a model has been loaded.
         try:
             self._fill(pending, paths)
+        except BaseException:
+            _cancel(pending)
+            raise
+        return self._outcomes(pending, paths)
+
+    def _outcomes(
+        self, pending: deque[Future[DecodedImage | ImageFailure]], paths: Iterator[str]
+    ) -> Generator[DecodedImage | ImageFailure, None, None]:
+        try:
             while pending:
                 outcome = pending.popleft().result()
                 self._fill(pending, paths)
@@ -83,8 +93,7 @@ class ProcessImageDecoder:
         except CancelledError as error:
             raise EngineError("The decoder was closed while it was in use.") from error
         finally:
-            for future in pending:
-                future.cancel()
+            _cancel(pending)
 
     def close(self) -> None:
         """End the decoder's processes, also those that hang. Calling it again does nothing."""
@@ -113,3 +122,8 @@ class ProcessImageDecoder:
             return child.decode(image_path)
         finally:
             self._idle.put(child)
+
+
+def _cancel(futures: Iterable[Future[DecodedImage | ImageFailure]]) -> None:
+    for future in futures:
+        future.cancel()

@@ -39,16 +39,16 @@ class DecodedImage:
 
 
 class ImageDecoder(Protocol):
-    """Reads files and makes model input of them. One caller at a time."""
+    """Reads files and makes model input of them. Safe to call from several threads."""
 
     def decode(self, image_paths: Iterable[str]) -> Iterator[DecodedImage | ImageFailure]:
         """Yield exactly one outcome for each path, in the order given.
 
-        Looks ahead by a bounded number of images, so that decoding goes on while the caller
-        works on what it got. No file, however broken or hostile, raises here, hangs longer
-        than the time limit, or changes the outcome of another. What is not a file's fault
-        does raise: EngineError (no process can be started, closed), ModelError (the
-        preprocessing step is of no use).
+        Begins at once, and looks ahead by a bounded number of images for each caller, so that
+        decoding goes on while the caller works on what it got. No file, however broken or
+        hostile, raises here, hangs longer than the time limit, or changes the outcome of
+        another. What is not a file's fault does raise: EngineError (no process can be started,
+        closed), ModelError (the preprocessing step is of no use).
         """
         ...
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Final
@@ -59,20 +60,32 @@ _UPRIGHT: Final = {
 """What undoes each value of the orientation tag. Source: Exif 2.32, tag 0x0112."""
 
 
+_SWAPS_EDGES: Final = range(5, 9)
+"""The values of the orientation tag that lay a picture on its side."""
+
+EnoughSize = Callable[[int, int], tuple[int, int] | None]
+"""As ``SupportsReducedDecoding.enough_size``; what it raises has to be an UnusableImage."""
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """A decoded picture."""
 
     image: Image.Image  # Mode RGB, upright, transparency composed on white.
     format: str  # Pillow's name of the file's format.
+    width: int  # Pixels that the file holds, upright. The image has fewer when it was reduced.
+    height: int
 
 
-def decode_picture(data: bytes, *, max_pixels: int) -> Picture:
+def decode_picture(
+    data: bytes, *, max_pixels: int, enough_size: EnoughSize | None = None
+) -> Picture:
     """Decode the first frame of an image file.
 
     The pixel count is read from the header and held against the limit before any pixel is
-    decoded. Raises UnusableImage (empty, truncated, not_an_image, damaged, too_many_pixels);
-    MemoryError passes through.
+    decoded. With ``enough_size`` a JPEG may be decoded at a half, a quarter or an eighth of its
+    edges, the least of these that is still as large as it says. Raises UnusableImage (empty,
+    truncated, not_an_image, damaged, too_many_pixels); MemoryError passes through.
     """
     _prepare_pillow()
     if not data:
@@ -83,11 +96,16 @@ def decode_picture(data: bytes, *, max_pixels: int) -> Picture:
             warnings.simplefilter("ignore")
             with Image.open(BytesIO(data), formats=FORMATS) as opened:
                 _require_pixels(opened, max_pixels)
+                full_size = _reduce(opened, enough_size)
                 opened.load()
                 # After loading: PNG can carry its Exif behind the pixels, and for TIFF Pillow
                 # has turned the picture by now.
                 orientation = _orientation(opened)
-                return Picture(_upright(to_rgb(opened), orientation), opened.format or "")
+                image = _upright(to_rgb(opened), orientation)
+                width, height = full_size or image.size
+                if full_size and orientation in _SWAPS_EDGES:
+                    width, height = height, width
+                return Picture(image, opened.format or "", width, height)
     except (MemoryError, UnusableImage):
         raise
     except Exception as error:
@@ -115,6 +133,23 @@ def _require_pixels(image: Image.Image, max_pixels: int) -> None:
             f"The picture has {width} x {height} pixels; the limit is {max_pixels} in all "
             "(IMAGEDEX_DECODING__MAX_PIXELS).",
         )
+
+
+def _reduce(image: Image.Image, enough_size: EnoughSize | None) -> tuple[int, int] | None:
+    """Have a JPEG decoded smaller where that is enough; return its full size if so.
+
+    The decoder then makes fewer pixels out of each block of 8 x 8 (libjpeg.txt, "scale_num"),
+    which is an average of the pixels in the file. All of the file is read as before, so what
+    is broken about it is found. MPO is left alone, since Pillow does not promise it for that.
+    """
+    if enough_size is None or image.format != "JPEG":
+        return None
+    full_size = image.size
+    enough = enough_size(*full_size)
+    if enough is None:
+        return None
+    image.draft(None, (max(1, enough[0]), max(1, enough[1])))
+    return None if image.size == full_size else full_size
 
 
 def _orientation(image: Image.Image) -> int:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from imagedex.core.images import ImageFailure
 from imagedex.embedding import ImageEncoder, TextEncoder, VectorArray
-from imagedex.ingest import ImageDecoder
+from imagedex.ingest import DecodedImage, ImageDecoder
 from imagedex.search.captions import CaptionedImage
 
 RECALL_RANKS = (1, 5, 10)
@@ -83,20 +83,25 @@ def embed_images(
     """Read, decode and embed images just as indexing does."""
     by_path = {str(directory / entry.path): entry for entry in entries}
     embedded: list[CaptionedImage] = []
-    vectors: list[VectorArray] = []
+    vectors: list[NDArray[np.float32]] = []
     failures: list[ImageFailure] = []
-    pixels: list[NDArray[np.uint8]] = []
+    batch: list[DecodedImage] = []
     for done, outcome in enumerate(decoder.decode(sorted(by_path)), start=1):
         if isinstance(outcome, ImageFailure):
             failures.append(outcome)
         else:
-            embedded.append(by_path[outcome.facts.image_path])
-            pixels.append(outcome.pixels)
-        if len(pixels) == batch_images or (pixels and done == len(by_path)):
-            vectors.append(encoder.encode_images(np.stack(pixels)))
-            pixels.clear()
+            batch.append(outcome)
+        if len(batch) == batch_images or (batch and done == len(by_path)):
+            encoded = encoder.encode_images(np.stack([image.pixels for image in batch]))
+            for image, vector in zip(batch, encoded, strict=True):
+                if np.isfinite(vector).all():
+                    embedded.append(by_path[image.facts.image_path])
+                    vectors.append(vector)
+                else:
+                    failures.append(ImageFailure.without_direction(image.facts))
+            batch.clear()
         on_progress(done)
-    stacked = np.concatenate(vectors) if vectors else np.empty((0, 0), np.float32)
+    stacked = np.stack(vectors) if vectors else np.empty((0, 0), np.float32)
     return EmbeddedImages(tuple(embedded), stacked, tuple(failures))
 
 

@@ -49,6 +49,26 @@ class Sabotage(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class ReducedUnchanged:
+    """As :class:`Unchanged`, of a picture that may be decoded at ``least`` pixels a side.
+
+    It cannot say so of a picture of one pixel, and raises.
+    """
+
+    least: int
+
+    def enough_size(self, width: int, height: int) -> tuple[int, int] | None:
+        """Return the least size."""
+        if width * height == 1:
+            raise ZeroDivisionError("one pixel cannot be divided")
+        return self.least, self.least
+
+    def __call__(self, image: Image.Image) -> PixelArray:
+        """Return the pixels."""
+        return np.asarray(image)
+
+
+@dataclass(frozen=True, slots=True)
 class Saboteur:
     """As :class:`Square`, but a picture of a certain width brings its decoder process down.
 

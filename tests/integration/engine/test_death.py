@@ -88,3 +88,19 @@ def test_a_worker_that_is_cut_off_but_alive_is_ended_and_its_chunk_runs_elsewher
     wait_until((tmp_path / "began").exists, "the chunk to begin again")
     (tmp_path / "gate").touch()
     assert future.result(DEADLINE_SECONDS) != cut_off
+
+
+def test_a_chunk_that_shares_its_worker_with_a_deadly_one_runs_to_its_end_elsewhere(
+    dask_engine: DaskLocalEngine, tmp_path: Path
+) -> None:
+    names = ("first", "second")  # One on each worker.
+    waiting = [dask_engine.submit(note_and_wait, (str(tmp_path), name, "gate")) for name in names]
+    for name in names:
+        wait_until((tmp_path / name).exists, "both chunks to begin")
+    workers = [int((tmp_path / name).read_text()) for name in names]
+    deadly = dask_engine.submit(hostile_chunks.die, str(tmp_path))
+    wait_until(lambda: list(tmp_path.glob("died-*")), "a worker to die of the chunk beside")
+    (tmp_path / "gate").touch()
+    survivors = [chunk.result(DEADLINE_SECONDS) for chunk in waiting]
+    assert len(set(survivors) & set(workers)) < 2
+    assert isinstance(deadly.exception(DEADLINE_SECONDS), EngineError)

@@ -21,6 +21,7 @@ TESTS = str(Path(__file__).parents[2])
 
 CONTROLLER = """
 import sys
+import time
 from pathlib import Path
 sys.path.append(sys.argv[1])
 from integration.engine import hostile_chunks
@@ -28,6 +29,8 @@ from imagedex.engine import DaskLocalEngine
 directory = Path(sys.argv[2])
 engine = DaskLocalEngine(workers=2, log_dir=directory / "logs")
 engine.start()
+while len(engine.workers()) < 2:  # Or both chunks would be given to the first that is there.
+    time.sleep(0.01)
 chunks = [
     engine.submit(hostile_chunks.hang_with_the_interpreter_locked, str(directory)),
     engine.submit(hostile_chunks.hang_with_a_child, str(directory)),
@@ -67,10 +70,11 @@ def test_no_worker_outlives_a_killed_controller_not_even_one_that_hangs(tmp_path
 def test_closing_ends_hung_workers_and_their_chunks(tmp_path: Path) -> None:
     engine = DaskLocalEngine(workers=2, log_dir=tmp_path / "logs")
     engine.start()
+    wait_until(lambda: len(engine.workers()) == 2, "both workers")
     chunks = [
         engine.submit(hostile_chunks.hang_with_the_interpreter_locked, str(tmp_path)),
         engine.submit(hostile_chunks.hang_with_a_child, str(tmp_path)),
-        engine.submit(echo, "never begun"),
+        engine.submit(echo, "on the worker that answers nothing any more"),
     ]
     wait_until((tmp_path / "hangs").exists, "one worker to hang")
     wait_until((tmp_path / "waits").exists, "the other worker to wait for its child")

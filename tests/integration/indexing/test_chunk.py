@@ -1,21 +1,32 @@
 """What a worker does with a chunk."""
 
+from __future__ import annotations
+
 import pickle
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from PIL import Image
 
 from imagedex.core.images import FailureReason
-from imagedex.embedding import EmbeddingModel
+from imagedex.embedding import EmbeddingModel, PixelArray, Preprocess, VectorArray
 from imagedex.embedding.bundled import BundledModel
 from imagedex.indexing import ChunkTask, WorkerSetup, embed_chunk
 from imagedex.ingest import DecodeLimits, ImageRoots
 from imagedex.jobs import ChunkDone
 from imagedex.segments import DirectoryIndexFiles
-from imagedex.testing.colour_model import ColourModel
+from imagedex.testing.colour_model import ColourEncoder, ColourModel, shrink
+from imagedex.testing.preprocesses import Sabotage, Saboteur
 from support.pictures import draw_pictures
+
+LONGEST_WAIT_SECONDS = 60
 
 ResourceT = TypeVar("ResourceT")
 
@@ -29,12 +40,14 @@ class Worker:
 
     def __init__(self) -> None:
         self.resources: dict[str, Any] = {}
+        self._lock = threading.Lock()
 
     def resource(self, key: str, make: Callable[[], ResourceT]) -> ResourceT:
-        if key not in self.resources:
-            self.resources[key] = make()
-        found: ResourceT = self.resources[key]
-        return found
+        with self._lock:
+            if key not in self.resources:
+                self.resources[key] = make()
+            found: ResourceT = self.resources[key]
+            return found
 
     def close(self) -> None:
         for resource in self.resources.values():
@@ -42,11 +55,64 @@ class Worker:
                 resource.close()
 
 
+@dataclass(frozen=True)
+class WatchedModel(ColourModel):
+    """The colour model, which notes what it is given and waits for a gate.
+
+    With ``log`` a picture as wide as ``Sabotage.RAISE`` is noted there when it is decoded.
+    """
+
+    log: Path | None = None
+
+    @property
+    def preprocess(self) -> Preprocess:  # type: ignore[override]  # A constant of ColourModel.
+        return shrink if self.log is None else Saboteur(self.log, size=8)
+
+    def load_image_encoder(self, *, threads: int) -> WatchedEncoder:
+        return WATCHED[-1]
+
+
+class WatchedEncoder(ColourEncoder):
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.callers: list[int] = []
+        self.gate = threading.Event()
+        self._busy = threading.Lock()
+
+    def encode_images(self, pixels: PixelArray) -> VectorArray:
+        assert self._busy.acquire(blocking=False), "two chunks use the model at once"
+        try:
+            self.batches.append(len(pixels))
+            self.callers.append(threading.get_ident())
+            assert self.gate.wait(LONGEST_WAIT_SECONDS)
+            return super().encode_images(pixels)
+        finally:
+            self._busy.release()
+
+
+WATCHED: list[WatchedEncoder] = []
+"""The encoders of the running test, since a model travels to a worker without them."""
+
+
+@pytest.fixture
+def watched() -> Iterator[WatchedEncoder]:
+    WATCHED.append(WatchedEncoder())
+    yield WATCHED[-1]
+    WATCHED.clear()
+
+
 @pytest.fixture
 def worker() -> Iterator[Worker]:
     worker = Worker()
     yield worker
     worker.close()
+
+
+def _wait_until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + LONGEST_WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.01)
 
 
 def _embed(worker: Worker, folder: Path, paths: list[Path], model: EmbeddingModel) -> ChunkDone:
@@ -88,3 +154,62 @@ def test_a_chunk_without_a_good_image_leaves_no_part_file(worker: Worker, tmp_pa
     done = _embed(worker, tmp_path, [broken], ColourModel())
     assert (done.part, done.indexed, len(done.failures)) == (None, 0, 1)
     assert not (tmp_path / "index" / "parts").exists()
+
+
+def test_two_chunks_of_a_worker_take_turns_at_the_model(
+    worker: Worker, tmp_path: Path, watched: WatchedEncoder
+) -> None:
+    paths = draw_pictures(tmp_path / "photos", 14)
+    with ThreadPoolExecutor(2) as threads:
+        chunks = [
+            threads.submit(_embed, worker, tmp_path, half, WatchedModel())
+            for half in (paths[:7], paths[7:])
+        ]
+        watched.gate.set()
+        assert [chunk.result(LONGEST_WAIT_SECONDS).indexed for chunk in chunks] == [7, 7]
+    # One had the model until it had embedded all of its images.
+    changes = [one != next_one for one, next_one in pairwise(watched.callers)]
+    assert sum(changes) == 1
+
+
+def test_a_chunk_that_waits_for_the_model_has_its_first_images_decoded_meanwhile(
+    worker: Worker, tmp_path: Path, watched: WatchedEncoder
+) -> None:
+    paths = draw_pictures(tmp_path / "photos", 4)
+    noted = tmp_path / "noted.png"
+    Image.new("RGB", (Sabotage.RAISE, 8)).save(noted)
+    log = tmp_path / "log"
+    model = WatchedModel(log=log)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(_embed, worker, tmp_path, paths, model)
+        _wait_until(lambda: watched.batches, "the first chunk to use the model")
+        second = threads.submit(_embed, worker, tmp_path, [noted], model)
+        _wait_until(log.exists, "the second chunk's image to be decoded")
+        assert not first.done()
+        assert not second.done()
+        watched.gate.set()
+        assert first.result(LONGEST_WAIT_SECONDS).indexed == 4
+        assert second.result(LONGEST_WAIT_SECONDS).indexed == 0
+
+
+def test_the_size_of_batches_is_found_on_the_work_and_never_above_the_bound(
+    worker: Worker, tmp_path: Path, watched: WatchedEncoder
+) -> None:
+    watched.gate.set()
+    paths = draw_pictures(tmp_path / "photos", 30)
+    for _ in range(2):
+        assert _embed(worker, tmp_path, paths, WatchedModel()).indexed == 30
+    assert watched.batches[:6] == [1, 1, 1, 2, 2, 2]
+    assert max(watched.batches) <= 4
+
+
+def test_an_error_of_the_model_lets_the_next_chunk_have_its_turn(
+    worker: Worker, tmp_path: Path, watched: WatchedEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = draw_pictures(tmp_path / "photos", 3)
+    watched.gate.set()
+    with monkeypatch.context() as broken:
+        broken.setattr(ColourEncoder, "encode_images", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            _embed(worker, tmp_path, paths, WatchedModel())
+    assert _embed(worker, tmp_path, paths, WatchedModel()).indexed == 3

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from imagedex.testing.hostile_images import (
     quadrants,
     write_hostile_files,
 )
-from imagedex.testing.preprocesses import Square, Unchanged, Unloadable
+from imagedex.testing.preprocesses import ReducedUnchanged, Square, Unchanged, Unloadable
 
 
 @pytest.fixture(scope="module")
@@ -341,3 +342,75 @@ def test_a_child_loads_no_runtime_that_it_does_not_need() -> None:
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
     assert loaded.stdout.strip() == "set()"
+
+
+def test_a_preprocess_that_needs_less_gets_a_reduced_jpeg_and_the_facts_stay_full(
+    root: Path,
+) -> None:
+    photo = quadrants().resize((640, 480))
+    (root / "big.jpg").write_bytes(encode(photo, "JPEG"))
+    (root / "big.png").write_bytes(encode(photo, "PNG"))
+    (root / "dot.jpg").write_bytes(encode(photo.resize((1, 1)), "JPEG"))
+    decoder = ProcessImageDecoder(roots=ImageRoots([root]), preprocess=ReducedUnchanged(least=200))
+    paths = [str(root / name) for name in ("big.jpg", "dot.jpg", "big.png")]
+    try:
+        reduced, refused, whole = decoder.decode(paths)
+    finally:
+        decoder.close()
+    assert isinstance(reduced, DecodedImage)
+    assert isinstance(whole, DecodedImage)
+    assert reduced.pixels.shape == (240, 320, 3)
+    assert whole.pixels.shape == (480, 640, 3)
+    for outcome in (reduced, whole):
+        assert (outcome.facts.width, outcome.facts.height) == (640, 480)
+    # What the model's code raises about one picture is that picture's failure.
+    assert isinstance(refused, ImageFailure)
+    assert refused.reason is FailureReason.DAMAGED
+    assert "one pixel cannot be divided" in refused.detail
+
+
+def test_two_threads_decode_at_once_and_each_gets_its_own_images_in_order(
+    decoder: ProcessImageDecoder, root: Path
+) -> None:
+    paths = [str(root / f"shared-{number}.png") for number in range(24)]
+    for number, path in enumerate(paths):
+        Path(path).write_bytes(encode(noise(8, 8 + number), "PNG"))
+    mine = decoder.decode(paths[:12])
+    theirs = decoder.decode(paths[12:])
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.submit(list, mine), threads.submit(list, theirs)
+    outcomes = [*first.result(), *second.result()]
+    assert paths == [o.facts.image_path for o in outcomes if isinstance(o, DecodedImage)]
+
+
+def test_decoding_begins_before_the_first_outcome_is_asked_for(root: Path) -> None:
+    path = root / "early.png"
+    path.write_bytes(encode(quadrants(), "PNG"))
+    paths = iter([str(path)] * 5)
+    decoder = ProcessImageDecoder(roots=ImageRoots([root]), preprocess=Square(), look_ahead=3)
+    try:
+        outcomes = decoder.decode(paths)
+        assert len(list(paths)) == 2  # The others are being decoded.
+        assert len(list(outcomes)) == 3
+    finally:
+        decoder.close()
+
+
+def test_files_that_fail_cost_no_process(root: Path) -> None:
+    whole = encode(noise(64, 48), "JPEG")
+    paths = []
+    for number in range(12):
+        paths.append(root / f"mixed-{number}.jpg")
+        paths[-1].write_bytes(whole if number % 3 else whole[: len(whole) // 2])
+    decoder = ProcessImageDecoder(roots=ImageRoots([root]), preprocess=Square())
+    before = set(psutil.Process().children())
+    try:
+        outcomes = decoder.decode([str(path) for path in paths])
+        assert isinstance(next(outcomes), ImageFailure)
+        at_first = set(psutil.Process().children()) - before
+        reasons = [o.reason if isinstance(o, ImageFailure) else None for o in outcomes]
+        assert set(psutil.Process().children()) - before == at_first
+    finally:
+        decoder.close()
+    assert len(at_first) == 1
+    assert reasons == [FailureReason.TRUNCATED if n % 3 == 0 else None for n in range(1, 12)]

@@ -15,23 +15,28 @@ from imagedex.engine.interfaces import WorkerStatus
 class Stage:
     """A dispatcher together with the calls that are on its workers."""
 
-    def __init__(self, *, no_worker_seconds: float = 3600) -> None:
-        self.on_worker: dict[str, tuple[bytes, asyncio.Future[bytes]]] = {}
+    def __init__(self, *, calls_per_worker: int = 1, no_worker_seconds: float = 3600) -> None:
+        self.on_worker: dict[str, list[tuple[bytes, asyncio.Future[bytes]]]] = {}
+        self.calls_per_worker = calls_per_worker
         self.dispatcher = Dispatcher(
             self._run,
             self._settle,
+            calls_per_worker=calls_per_worker,
             no_worker_seconds=no_worker_seconds,
             why_no_worker=lambda: "they are on holiday",
         )
 
     async def _run(self, worker_id: str, sealed: bytes) -> bytes:
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        assert worker_id not in self.on_worker, "two calls on one worker"
-        self.on_worker[worker_id] = (sealed, answer)
+        calls = self.on_worker.setdefault(worker_id, [])
+        assert len(calls) < self.calls_per_worker, "too many calls on one worker"
+        calls.append((sealed, answer))
         try:
             return await answer
         finally:
-            del self.on_worker[worker_id]
+            calls.remove((sealed, answer))
+            if not calls:
+                del self.on_worker[worker_id]
 
     def _settle(self, call: Call, answer: bytes | BaseException) -> None:
         if isinstance(answer, BaseException):
@@ -45,17 +50,21 @@ class Stage:
         return call.future
 
     def running(self) -> dict[str, bytes]:
-        return {worker: sealed for worker, (sealed, _) in sorted(self.on_worker.items())}
+        """What each worker runs; the names of its calls stand one after the other."""
+        return {
+            worker: b"".join(sealed for sealed, _ in calls)
+            for worker, calls in sorted(self.on_worker.items())
+        }
 
     async def finish(self, worker_id: str) -> None:
-        sealed, answer = self.on_worker[worker_id]
+        sealed, answer = self.on_worker[worker_id][0]
         answer.set_result(sealed.upper())
         await settled()
 
     async def kill(self, worker_id: str) -> None:
         self.dispatcher.remove_worker(worker_id)
-        if worker_id in self.on_worker:
-            self.on_worker[worker_id][1].set_exception(WorkerDied(worker_id))
+        for _, answer in self.on_worker.get(worker_id, []):
+            answer.set_exception(WorkerDied(worker_id))
         await settled()
 
 
@@ -80,6 +89,83 @@ def test_each_worker_gets_one_call_at_a_time_in_the_order_of_submission() -> Non
         assert stage.running() == {"1": b"a", "2": b"c"}
         assert [future.done() for future in futures] == [False, True, False]
         assert futures[1].result() == b"B"
+
+    play(scene)
+
+
+def test_calls_are_spread_before_a_worker_gets_a_second_one() -> None:
+    async def scene() -> None:
+        stage = Stage(calls_per_worker=2)
+        stage.dispatcher.add_worker("1")
+        stage.dispatcher.add_worker("2")
+        for letter in b"abcde":
+            stage.submit(bytes([letter]))
+        await settled()
+        assert stage.running() == {"1": b"ac", "2": b"bd"}
+        await stage.finish("2")
+        assert stage.running() == {"1": b"ac", "2": b"de"}
+
+    play(scene)
+
+
+def test_the_calls_of_a_dead_worker_run_again_each_alone_and_before_all_others() -> None:
+    async def scene() -> None:
+        stage = Stage(calls_per_worker=2)
+        stage.dispatcher.add_worker("1")
+        futures = [stage.submit(bytes([letter])) for letter in b"abcd"]
+        await settled()
+        assert stage.running() == {"1": b"ab"}
+        await stage.kill("1")
+        stage.dispatcher.add_worker("1.2")
+        await settled()
+        seen = []
+        while running := stage.running():
+            seen.append(running["1.2"])
+            await stage.finish("1.2")
+        assert seen == [b"a", b"b", b"cd", b"d"]
+        assert [future.result() for future in futures] == [b"A", b"B", b"C", b"D"]
+
+    play(scene)
+
+
+def test_the_call_beside_a_deadly_one_is_not_given_up_with_it() -> None:
+    async def scene() -> None:
+        for order in ((b"deadly", b"innocent"), (b"innocent", b"deadly")):
+            stage = Stage(calls_per_worker=2)
+            futures = {name: stage.submit(name) for name in order}
+            lives = 0
+            while not all(future.done() for future in futures.values()):
+                lives += 1
+                assert lives < 10
+                stage.dispatcher.add_worker(f"1.{lives}")
+                await settled()
+                while (running := stage.running()) and b"deadly" not in running[f"1.{lives}"]:
+                    await stage.finish(f"1.{lives}")
+                await stage.kill(f"1.{lives}")
+            assert isinstance(futures[b"deadly"].exception(0), EngineError)
+            assert futures[b"innocent"].result(0) == b"INNOCENT"
+
+    play(scene)
+
+
+def test_a_call_that_has_to_run_alone_gets_its_worker_though_new_calls_keep_coming() -> None:
+    async def scene() -> None:
+        stage = Stage(calls_per_worker=2)
+        stage.dispatcher.add_worker("1")
+        survivor = stage.submit(b"s")
+        await settled()
+        stage.dispatcher.add_worker("2")
+        for letter in b"abcde":
+            stage.submit(bytes([letter]))
+        await settled()
+        assert stage.running() == {"1": b"sb", "2": b"ac"}
+        await stage.kill("1")
+        await stage.finish("2")
+        assert stage.running() == {"2": b"c"}
+        await stage.finish("2")
+        assert stage.running() == {"2": b"s"}
+        await stage.finish("2")
+        assert survivor.result() == b"S"
 
     play(scene)
 
@@ -176,7 +262,7 @@ def test_an_unforeseen_error_of_the_engine_reaches_the_caller_and_the_worker_goe
         stage.dispatcher.add_worker("1")
         broken, next_one = stage.submit(b"a"), stage.submit(b"b")
         await settled()
-        stage.on_worker["1"][1].set_exception(ZeroDivisionError("bug"))
+        stage.on_worker["1"][0][1].set_exception(ZeroDivisionError("bug"))
         await settled()
         error = broken.exception(0)
         assert isinstance(error, EngineError)

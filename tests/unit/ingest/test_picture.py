@@ -30,6 +30,10 @@ def decode(data: bytes) -> Picture:
     return decode_picture(data, max_pixels=MAX_PIXELS)
 
 
+def decode_reduced(data: bytes, least: int) -> Picture:
+    return decode_picture(data, max_pixels=MAX_PIXELS, enough_size=lambda *_: (least, least))
+
+
 def reason_of(data: bytes, *, max_pixels: int = MAX_PIXELS) -> FailureReason:
     with pytest.raises(UnusableImage) as caught:
         decode_picture(data, max_pixels=max_pixels)
@@ -339,3 +343,93 @@ def test_changed_bytes_raise_nothing_but_a_reason(
     except MemoryError:  # A header that promises much; the decoder process says so.
         outcome = "memory"
     assert outcome in {"RGB", "memory", *FailureReason}
+
+
+def photo(width: int = 640, height: int = 480) -> Image.Image:
+    """A picture with the quadrants' colours and some noise, so that every block has bytes."""
+    grain = np.random.default_rng(1).normal(0, 12, (height, width, 3))
+    pixels = np.asarray(quadrants().resize((width, height))) + grain
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("least", "size"),
+    [(480, (640, 480)), (241, (640, 480)), (240, (320, 240)), (100, (160, 120)), (1, (80, 60))],
+)
+def test_a_jpeg_is_decoded_at_the_least_scale_that_is_enough(
+    least: int, size: tuple[int, int]
+) -> None:
+    picture = decode_reduced(encode(photo(), "JPEG"), least)
+    assert picture.image.size == size
+    assert (picture.width, picture.height) == (640, 480)
+    assert_upright(picture.image, 40)
+
+
+@pytest.mark.parametrize("least", [0, -5])
+def test_a_preprocess_that_asks_for_nothing_gets_the_least_scale(least: int) -> None:
+    assert decode_reduced(encode(photo(), "JPEG"), least).image.size == (80, 60)
+
+
+def test_a_preprocess_may_ask_for_the_whole_picture() -> None:
+    data = encode(photo(), "JPEG")
+    picture = decode_picture(data, max_pixels=MAX_PIXELS, enough_size=lambda *_: None)
+    assert np.array_equal(np.asarray(picture.image), np.asarray(decode(data).image))
+
+
+def test_enough_size_is_asked_with_the_size_in_the_header_before_any_rotation() -> None:
+    asked = []
+
+    def enough_size(width: int, height: int) -> tuple[int, int]:
+        asked.append((width, height))
+        return 240, 180
+
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    data = encode(photo(), "JPEG", exif=exif.tobytes())
+    decode_picture(data, max_pixels=MAX_PIXELS, enough_size=enough_size)
+    assert asked == [(640, 480)]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_picture_is_upright_and_so_are_its_facts(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    data = encode(photo(), "JPEG", exif=exif.tobytes())
+    whole, reduced = decode(data), decode_reduced(data, 200)
+    assert (reduced.width, reduced.height) == (whole.width, whole.height) == whole.image.size
+    assert reduced.image.size == (whole.width // 2, whole.height // 2)
+    assert np.abs(corners(reduced.image) - corners(whole.image)).max() <= 40
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS.values() if name != "JPEG"])
+def test_other_formats_are_decoded_whole(name: str) -> None:
+    data = encode(quadrants(), name)
+    assert decode_reduced(data, 1).image.size == decode(data).image.size == (64, 48)
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_jpegs_in_other_modes_are_reduced_to_the_same_colours(mode: str) -> None:
+    data = encode(photo().convert(mode), "JPEG")
+    whole, reduced = decode(data).image, decode_reduced(data, 200).image
+    assert reduced.size == (320, 240)
+    assert np.abs(corners(reduced) - corners(whole)).max() <= 40
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
+def test_a_jpeg_that_breaks_off_is_found_at_a_reduced_scale_too(
+    share: float, progressive: bool
+) -> None:
+    whole = encode(photo(), "JPEG", progressive=progressive)
+    data = whole[: int(len(whole) * share)]
+    assert reason_of(data) is FailureReason.TRUNCATED
+    with pytest.raises(UnusableImage) as caught:
+        decode_reduced(data, 1)
+    assert caught.value.reason is FailureReason.TRUNCATED
+
+
+def test_the_limit_of_pixels_holds_for_the_full_size() -> None:
+    data = encode(photo(), "JPEG")
+    with pytest.raises(UnusableImage) as caught:
+        decode_picture(data, max_pixels=640 * 480 - 1, enough_size=lambda *_: (1, 1))
+    assert caught.value.reason is FailureReason.TOO_MANY_PIXELS

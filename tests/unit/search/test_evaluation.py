@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from imagedex.core.images import FailureReason, FileStamp, ImageFacts, ImageFailure
+from imagedex.embedding import PixelArray, VectorArray
 from imagedex.ingest import DecodedImage
 from imagedex.search.captions import CaptionedImage
 from imagedex.search.evaluation import RecallReport, measure_recall
@@ -89,6 +90,27 @@ def test_a_caption_whose_image_failed_counts_as_not_found() -> None:
     assert report.recall[10] == 0.5
     assert [failure.image_path for failure in report.failures] == ["/photos/broken.png"]
     assert (report.images, report.captions) == (1, 2)
+
+
+class _BlindToBlue(ColourEncoder):
+    def encode_images(self, pixels: PixelArray) -> VectorArray:
+        vectors = super().encode_images(pixels)
+        vectors[(pixels == PALETTE["blue"]).all(axis=(1, 2, 3))] = np.nan
+        return vectors
+
+
+def test_an_image_without_a_vector_counts_as_failed() -> None:
+    entries = [CaptionedImage(f"{colour}-1.png", colour) for colour in ("red", "blue")]
+    report = measure_recall(
+        entries,
+        DIRECTORY,
+        decoder=ColourDecoder(),
+        image_encoder=_BlindToBlue(),
+        text_encoder=ColourEncoder(),
+        batch_images=2,
+    )
+    assert report.recall[1] == 0.5
+    assert [failure.image_path for failure in report.failures] == ["/photos/blue-1.png"]
 
 
 def test_without_any_image_nothing_is_found() -> None:
