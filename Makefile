@@ -10,12 +10,13 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench format docs lock
+.PHONY: help setup demo test exactness check bench format docs lock
 
 help:
 	@echo "make setup   make .venv with everything that is needed"
 	@echo "make demo    index sample photos, search them, write a contact sheet"
 	@echo "make test    run all tests"
+	@echo "make exactness  compare with transformers; gets torch, in a venv of its own"
 	@echo "make check   run all static checks"
 	@echo "make bench   measure, print the figures and write them to bench-results.json"
 	@echo "make format  put the code into the house's format"
@@ -31,6 +32,10 @@ demo: setup
 test: setup
 	@scripts/install_test_packages.sh
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+exactness: setup
+	@scripts/setup_exactness.sh
+	@.venv-exactness/bin/python -m pytest tests/exactness $(PYTEST_ARGS)
 
 check: setup
 	$(BIN)/ruff check

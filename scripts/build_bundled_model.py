@@ -33,9 +33,9 @@ import torch
 from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-not-found]  # as the next two: build time only
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from safetensors.numpy import load_file  # type: ignore[import-not-found]
+from safetensors.numpy import load_file
 from tokenizers import Tokenizer
-from transformers import BertModel  # type: ignore[import-not-found]
+from transformers import BertModel
 
 Floats = NDArray[np.float32]
 Weights = Mapping[str, Floats]

@@ -19,7 +19,7 @@ from imagedex.access import KeyService, SqlKeyStore
 from imagedex.catalog import Catalog, SqlCatalog
 from imagedex.core.errors import ImagedexError, NotFound
 from imagedex.database import Database, HomeLock, prepare_home
-from imagedex.embedding import EmbeddingModel, EncodedTexts, TextEncoder, find_model
+from imagedex.embedding import EmbeddingModel, EncodedTexts, TextEncoder
 from imagedex.engine import DaskLocalEngine, Engine
 from imagedex.indexing import (
     IndexFlow,
@@ -32,6 +32,7 @@ from imagedex.indexing import (
 )
 from imagedex.ingest import DecodeLimits, ImageRoots, Thumbnailer
 from imagedex.jobs import JobKind, JobRunner, SqlJobStore
+from imagedex.models import ModelStore, find_model
 from imagedex.search import QueryAnswer, QueryService
 from imagedex.segments import DirectoryIndexFiles
 from imagedex.settings import Settings
@@ -56,7 +57,7 @@ class Application:
         self._database = Database(settings.effective_database_url)
         self._locations = IndexLocations(settings.effective_index_prefix, settings.index_roots)
         self._image_roots = ImageRoots(settings.image_roots)
-        self.model = find_model(settings.model)
+        self.model = choose_model(settings)
         self._catalog: Catalog = SqlCatalog(self._database)
         self._jobs = SqlJobStore(self._database, lease_seconds=settings.indexing.lease_seconds)
         self._engine = _make_engine(settings)
@@ -78,7 +79,7 @@ class Application:
             files_of=files_of,
             on_published=self._queries.refresh,
         )
-        limits = _decode_limits(settings)
+        limits = decode_limits(settings)
         self._thumbnails = Thumbnailer(roots=self._image_roots, limits=limits)
         self._runner = self._make_runner(limits)
         self.indexing = IndexingService(
@@ -161,11 +162,13 @@ class Application:
 
     def close(self) -> None:
         """Stop running jobs (they resume after their last chunk) and give everything back."""
-        if self._warming is not None:
-            self._warming.join()
         self._runner.close()
         self._engine.close()
         self._thumbnails.close()
+        if self._warming is not None:
+            # Not before the jobs: loading a large model, or a share that hangs, must not keep
+            # them running.
+            self._warming.join()
         self._database.close()
         self._home_lock.release()
 
@@ -241,6 +244,17 @@ def _search_threads(settings: Settings) -> int:
     return settings.search.threads or len(os.sched_getaffinity(0))
 
 
+def choose_model(settings: Settings) -> EmbeddingModel:
+    """Return the model that the settings name, not loaded yet. Raises ModelError."""
+    return find_model(
+        settings.model,
+        store=ModelStore(settings.models_directory),
+        precision=settings.embedding.precision,
+        runtime=settings.embedding.runtime,
+        reduced_decoding=settings.decoding.reduced,
+    )
+
+
 def _make_engine(settings: Settings) -> Engine:
     return DaskLocalEngine(
         workers=settings.indexing.workers,
@@ -249,7 +263,8 @@ def _make_engine(settings: Settings) -> Engine:
     )
 
 
-def _decode_limits(settings: Settings) -> DecodeLimits:
+def decode_limits(settings: Settings) -> DecodeLimits:
+    """Return what one picture may cost."""
     decoding = settings.decoding
     return DecodeLimits(
         max_file_bytes=decoding.max_file_bytes,

@@ -20,6 +20,7 @@ from pydantic_settings import (
 )
 
 from imagedex.core.errors import SettingsError
+from imagedex.embedding.runtimes import Precision, Runtime
 
 
 class _Group(BaseModel):
@@ -62,7 +63,13 @@ class IndexingSettings(_Group):
         description="A running job publishes what it has after this many seconds, and after a "
         "tenth of its time so far when that is longer, so that segments stay few.",
     )
-    batch_images: int = Field(8, ge=1, le=256, description="Images that the model gets at once.")
+    batch_images: int = Field(
+        32,
+        ge=1,
+        le=256,
+        description="Largest batch that the model may get at once; workers find the size itself "
+        "by measurement, on the images that they index.",
+    )
     lease_seconds: float = Field(
         15.0, gt=1, description="After this silence of its owner a job may be taken over."
     )
@@ -76,6 +83,27 @@ class DecodingSettings(_Group):
     timeout_seconds: float = Field(60.0, gt=0, description="A file that takes longer fails.")
     memory_bytes: int = Field(
         4 * 1024 * 1024 * 1024, gt=0, description="Address space of one decoder process."
+    )
+    reduced: bool = Field(
+        True,
+        description="Decode JPEGs at a fraction of their size when the model needs no more. It "
+        "is part of a model's fingerprint: an index keeps the value that it was made with.",
+    )
+
+
+class EmbeddingSettings(_Group):
+    """How the embedding model runs."""
+
+    precision: Precision = Field(
+        Precision.FP32,
+        description="Of the model's arithmetic: `fp32`, `bf16` (needs a CPU that has it) or "
+        "`int8` (made from your own images by `imagedex models quantize`). It is part of the "
+        "fingerprint of an index.",
+    )
+    runtime: Runtime = Field(
+        Runtime.AUTO,
+        description="What runs the model: `openvino`, `onnxruntime`, `cuda`, or `auto` for what "
+        "is fastest on this machine's CPU.",
     )
 
 
@@ -105,7 +133,7 @@ class Settings(BaseSettings):
 
     home: Path = Field(
         default_factory=lambda: Path.home() / ".imagedex",
-        description="Directory of the database, logs and the default index (mode 0700).",
+        description="Directory of the database, logs, models and the default index (mode 0700).",
     )
     image_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         (), description="Directories that may be read and served, separated by ':'."
@@ -119,7 +147,8 @@ class Settings(BaseSettings):
     )
     model: str = Field(
         "bundled",
-        description="The embedding model; `bundled` is the only one in this version.",
+        description="The embedding model: `bundled`, a name of `imagedex models list`, or the "
+        "path of a directory with a model's files.",
     )
     database_url: str | None = Field(
         None,
@@ -135,6 +164,7 @@ class Settings(BaseSettings):
         description="Log level of `serve`: `debug`, `info`, `warning` or `error`.",
     )
     server: ServerSettings = ServerSettings()
+    embedding: EmbeddingSettings = EmbeddingSettings()
     indexing: IndexingSettings = IndexingSettings()
     decoding: DecodingSettings = DecodingSettings()
     search: SearchSettings = SearchSettings()
@@ -182,6 +212,11 @@ class Settings(BaseSettings):
     def effective_index_prefix(self) -> Path:
         """The default index."""
         return self.index_prefix or self.home / "index"
+
+    @property
+    def models_directory(self) -> Path:
+        """Where models are installed."""
+        return self.home / "models"
 
     @property
     def effective_database_url(self) -> str:

@@ -1,14 +1,18 @@
 """The wired application: what it does with an index that is damaged, absent or another model's."""
 
+import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from imagedex.app import Application, build_application
-from imagedex.core.errors import CorruptIndex, StorageError
-from imagedex.embedding import find_model
+from imagedex.core.errors import CorruptIndex, FingerprintMismatch, StorageError
+from imagedex.embedding import TextEncoder
+from imagedex.embedding.bundled import BundledModel
 from imagedex.settings import load_settings
+from support.tiny_models import write_tiny_clip
 from support.vectors import make_index
 
 
@@ -20,7 +24,7 @@ def _application(home: Path, *, run_jobs: bool = True) -> Application:
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A home whose index holds 30 images, known to its catalog."""
-    make_index(tmp_path / "home" / "index", find_model("bundled"), 30)
+    make_index(tmp_path / "home" / "index", BundledModel(), 30)
     with closing(_application(tmp_path / "home")) as application:
         application.start()
     return tmp_path / "home"
@@ -72,3 +76,46 @@ def test_what_only_asks_works_beside_the_one_that_runs_the_jobs(home: Path) -> N
         other.start()
         assert len(other.query("a dog").results) == 10
         assert other.indexing.stats().num_images == 30
+
+
+def test_an_index_of_another_model_is_refused_with_the_setting_that_helps(
+    home: Path, tmp_path: Path
+) -> None:
+    model = write_tiny_clip(tmp_path / "tiny")
+    settings = load_settings(home=home, model=str(model))
+    with closing(build_application(settings, run_jobs=False)) as other:
+        other.start()
+        assert other.model.name == "tiny"
+        with pytest.raises(
+            FingerprintMismatch, match=r"'tiny' in fp32 .*set IMAGEDEX_MODEL=bundled"
+        ):
+            other.query("a dog")
+
+
+def test_closing_stops_the_jobs_before_it_waits_for_a_model_that_loads(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loading, is_loaded = threading.Event(), threading.Event()
+    load = BundledModel.load_text_encoder
+
+    def load_slowly(model: BundledModel, *, threads: int) -> TextEncoder:
+        loading.set()
+        assert is_loaded.wait(60)
+        return load(model, threads=threads)
+
+    monkeypatch.setattr(BundledModel, "load_text_encoder", load_slowly)
+    application = _application(home)
+    application.start()
+    application.warm()
+    assert loading.wait(60)
+    closing_thread = threading.Thread(target=application.close)
+    closing_thread.start()
+    deadline = time.monotonic() + 60
+    while runs := [t for t in threading.enumerate() if t.name.startswith("job-runner")]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.02)
+    is_loaded.set()
+    closing_thread.join(60)
+    assert runs == []
+    assert not closing_thread.is_alive()

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "black", "grey", "brown", "pink")
@@ -48,6 +49,28 @@ def vary_pictures(sources: Path, folder: Path, count: int, *, seed: int = 0) -> 
             picture = ImageOps.mirror(picture)
         path = folder / f"{number:05d}-{source.stem}.png"
         picture.save(path, compress_level=1)
+        paths.append(path)
+    return paths
+
+
+def draw_photos(folder: Path, count: int, *, distinct: int = 12, seed: int = 0) -> list[Path]:
+    """Make ``count`` JPEGs of 12 megapixels and 3 to 4 MB, as a camera's, under different names.
+
+    Only ``distinct`` of them differ; the others are further links to the same files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    chance = np.random.default_rng(seed)
+    paths: list[Path] = []
+    for number in range(count):
+        path = folder / f"photo-{number:05d}.jpg"
+        if number < distinct:
+            coarse = Image.fromarray(chance.integers(0, 256, (30, 40, 3), dtype=np.uint8))
+            picture = np.asarray(coarse.resize((4000, 3000), Image.Resampling.BICUBIC))
+            grain = chance.integers(-12, 13, (3000, 4000, 1), dtype=np.int16)
+            grained = np.clip(picture + grain, 0, 255).astype(np.uint8)
+            Image.fromarray(grained).save(path, quality=85)
+        else:
+            path.hardlink_to(paths[number % distinct])
         paths.append(path)
     return paths
 

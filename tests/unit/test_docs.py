@@ -131,9 +131,9 @@ def test_every_setting_is_documented() -> None:
         assert re.search(rf"^\| `{name}` \| .+ \| .+ \|$", page, re.MULTILINE), name
 
 
-def test_every_setting_that_a_page_names_exists() -> None:
+def test_every_setting_that_a_page_or_a_message_names_exists() -> None:
     known = {*setting_names(Settings), "IMAGEDEX_URL", "IMAGEDEX_API_KEY", "IMAGEDEX_NO_SKIPS"}
-    for page in [*ROOT.glob("*.md"), *DOCS.rglob("*.md")]:
+    for page in [*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "src").rglob("*.py")]:
         named = set(re.findall(r"\bIMAGEDEX_[A-Z_]*[A-Z]\b", page.read_text("utf-8")))
         unknown = {
             name for name in named - known if not any(k.startswith(f"{name}__") for k in known)

@@ -54,6 +54,8 @@ def test_a_secret_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
         ("IMAGEDEX_IMAGE_ROOTS", "photos", "image_roots"),
         ("IMAGEDEX_ADMIN_KEY", "short", "admin_key"),
         ("IMAGEDEX_INDEXING__CHUNK_IMAGES", "0", "indexing.chunk_images"),
+        ("IMAGEDEX_EMBEDDING__PRECISION", "fp16", "embedding.precision"),
+        ("IMAGEDEX_EMBEDDING__RUNTIME", "torch", "embedding.runtime"),
     ],
 )
 def test_a_wrong_setting_is_named(

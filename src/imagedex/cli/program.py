@@ -18,6 +18,7 @@ from imagedex.cli.commands.eval import evaluate
 from imagedex.cli.commands.index import index
 from imagedex.cli.commands.jobs import jobs
 from imagedex.cli.commands.keys import keys
+from imagedex.cli.commands.models import models
 from imagedex.cli.commands.search import search
 from imagedex.cli.commands.serve import serve
 from imagedex.cli.commands.stats import stats
@@ -41,6 +42,7 @@ program.command("search")(search)
 program.add_typer(jobs, name="jobs")
 program.command("stats")(stats)
 program.add_typer(keys, name="keys")
+program.add_typer(models, name="models")
 program.command("eval")(evaluate)
 
 
@@ -70,7 +72,7 @@ def _global_options(
     """Describe a photo, find it.
 
     With IMAGEDEX_URL and IMAGEDEX_API_KEY set, commands speak to that server; without them
-    they work on IMAGEDEX_HOME directly. `serve` and `eval` always work here.
+    they work on IMAGEDEX_HOME directly. `serve`, `models` and `eval` always work here.
     """
     context.obj = Invocation(config=config, debug=debug)
 

@@ -10,7 +10,6 @@ from imagedex.embedding.interfaces import (
     TextEncoder,
     VectorArray,
 )
-from imagedex.embedding.models import find_model
 
 __all__ = [
     "EmbeddingModel",
@@ -21,5 +20,4 @@ __all__ = [
     "SupportsReducedDecoding",
     "TextEncoder",
     "VectorArray",
-    "find_model",
 ]

@@ -57,7 +57,9 @@ class ImageEncoder(Protocol):
     def encode_images(self, pixels: PixelArray) -> VectorArray:
         """Return float32 vectors, shape (n, dim), rows of unit length in input order.
 
-        ``pixels`` is uint8 of shape (n, *input_shape), n >= 1. Row i depends on picture i alone.
+        ``pixels`` is uint8 of shape (n, *input_shape), n >= 1. Row i depends on picture i alone,
+        and is NaN when the model finds no direction for it. Raises ModelError when the model is
+        of no use, whatever the picture.
         """
         ...
 

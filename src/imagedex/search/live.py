@@ -11,6 +11,7 @@ import numpy as np
 import structlog
 
 from imagedex.core.errors import FingerprintMismatch, ImagedexError, StorageError
+from imagedex.core.fingerprints import ModelIdentity, way_back
 from imagedex.embedding.interfaces import VectorArray
 from imagedex.search.batching import Batcher
 from imagedex.search.cache import LruCache
@@ -105,11 +106,11 @@ class LiveIndex:
         if before is not None and before.generation.manifest == manifest:
             return before
         if manifest.fingerprint != self._fingerprint:
+            stored = ModelIdentity(manifest.model_name, manifest.fingerprint)
+            used = ModelIdentity(self._model_name, self._fingerprint)
             raise FingerprintMismatch(
-                f"The index at {str(self._files.index_prefix)!r} holds vectors of "
-                f"{manifest.model_name!r} ({manifest.fingerprint}) but queries are encoded by "
-                f"{self._model_name!r} ({self._fingerprint}); use that model or another index "
-                "prefix."
+                f"The index at {str(self._files.index_prefix)!r} holds vectors of {stored} but "
+                f"queries are encoded by {used}; {way_back(stored, used)}."
             )
         generation = self._files.open(manifest, before.generation if before else None)
         generation.search(_any_unit_vector(manifest.dim), [1])

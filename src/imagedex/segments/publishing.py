@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from imagedex.core.errors import FingerprintMismatch, LeaseLost, StorageError
+from imagedex.core.fingerprints import ModelIdentity, way_back
 from imagedex.core.images import RowLocation
 from imagedex.core.times import utc_now
 from imagedex.segments import layout
@@ -223,9 +224,9 @@ def _require_allowed(commit: Commit, current: Manifest | None) -> None:
     if current is None:
         return
     if (commit.fingerprint, commit.dim) != (current.fingerprint, current.dim):
+        stored = ModelIdentity(current.model_name, current.fingerprint)
+        used = ModelIdentity(commit.model_name, commit.fingerprint)
         raise FingerprintMismatch(
-            f"The index holds vectors of {current.model_name!r} ({current.fingerprint}, "
-            f"{current.dim} numbers) but the commit has those of {commit.model_name!r} "
-            f"({commit.fingerprint}, {commit.dim} numbers); use that model or another index "
-            "prefix."
+            f"The index holds vectors of {stored}, {current.dim} numbers each, but the commit "
+            f"has those of {used}, {commit.dim} numbers each; {way_back(stored, used)}."
         )

@@ -62,17 +62,17 @@ def evaluate(
 def _measure(
     settings: Settings, entries: tuple[CaptionedImage, ...], directory: Path, output: Output
 ) -> RecallReport:
-    from imagedex.embedding import find_model
-    from imagedex.ingest import DecodeLimits, ImageRoots, ProcessImageDecoder
+    from imagedex.app import choose_model, decode_limits
+    from imagedex.ingest import ImageRoots, ProcessImageDecoder
     from imagedex.search.evaluation import measure_recall
 
-    model = find_model(settings.model)
+    model = choose_model(settings)
     threads = _threads(settings)
     decoder = ProcessImageDecoder(
         roots=ImageRoots([directory]),
         preprocess=model.preprocess,
         processes=threads,
-        limits=DecodeLimits(**settings.decoding.model_dump()),
+        limits=decode_limits(settings),
     )
     with closing(decoder), _progress(output, len(entries)) as on_progress:
         return measure_recall(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from imagedex.embedding._onnxruntime import OnnxSession
 from imagedex.embedding.interfaces import PixelArray, VectorArray
+from imagedex.embedding.runtimes._onnxruntime import OnnxRuntimeGraph
 
 # More pictures at once are not faster, but their activations would take more memory.
 _MAX_BATCH = 4
@@ -14,7 +14,9 @@ _MAX_BATCH = 4
 class BundledImageEncoder:
     """Pixels to vectors. One caller at a time."""
 
-    def __init__(self, session: OnnxSession, *, input_shape: tuple[int, ...], dim: int) -> None:
+    def __init__(
+        self, session: OnnxRuntimeGraph, *, input_shape: tuple[int, ...], dim: int
+    ) -> None:
         """Encode with ``session``, the loaded image graph."""
         self._session = session
         self._input_shape = input_shape

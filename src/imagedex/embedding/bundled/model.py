@@ -68,17 +68,21 @@ class BundledModel:
         """Load the image half, to run on ``threads`` cores."""
         # Imported here, and below, because decoder processes import this module for the
         # preprocessing alone and would each carry the model runtime.
-        from imagedex.embedding._onnxruntime import OnnxSession
         from imagedex.embedding.bundled.image_encoder import BundledImageEncoder
+        from imagedex.embedding.runtimes._onnxruntime import OnnxRuntimeGraph
 
-        session = OnnxSession(self._manifest.read(IMAGE_GRAPH), name=IMAGE_GRAPH, threads=threads)
+        session = OnnxRuntimeGraph(
+            self._manifest.read(IMAGE_GRAPH), name=IMAGE_GRAPH, threads=threads
+        )
         return BundledImageEncoder(session, input_shape=self.input_shape, dim=self.dim)
 
     def load_text_encoder(self, *, threads: int) -> TextEncoder:
         """Load the text half, to run on ``threads`` cores."""
-        from imagedex.embedding._onnxruntime import OnnxSession
         from imagedex.embedding.bundled.text_encoder import BundledTextEncoder
+        from imagedex.embedding.runtimes._onnxruntime import OnnxRuntimeGraph
 
         tokenizer = self._manifest.read(TOKENIZER)
-        session = OnnxSession(self._manifest.read(TEXT_GRAPH), name=TEXT_GRAPH, threads=threads)
+        session = OnnxRuntimeGraph(
+            self._manifest.read(TEXT_GRAPH), name=TEXT_GRAPH, threads=threads
+        )
         return BundledTextEncoder(session, tokenizer=tokenizer, dim=self.dim)

@@ -1,0 +1,17 @@
+"""The register of models: which there are, where they come from, which are installed."""
+
+from imagedex.models.find import ENTRY_POINT_GROUP, find_model
+from imagedex.models.known import KNOWN_MODELS
+from imagedex.models.records import FileFault, HubSource, InstalledModel, KnownModel
+from imagedex.models.store import ModelStore
+
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "KNOWN_MODELS",
+    "FileFault",
+    "HubSource",
+    "InstalledModel",
+    "KnownModel",
+    "ModelStore",
+    "find_model",
+]
