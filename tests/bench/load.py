@@ -38,6 +38,12 @@ def new_query(chance: random.Random) -> bytes:
     return post_request("/api/v1/query", {"text": text, "top_k": 10})
 
 
+def six_words(chance: random.Random) -> bytes:
+    """Return a query of six words that was, in all likelihood, never asked before."""
+    text = " ".join(chance.sample(WORDS, 6))
+    return post_request("/api/v1/query", {"text": text, "top_k": 10})
+
+
 def post_request(path: str, body: object) -> bytes:
     """Return the bytes of a POST."""
     content = json.dumps(body).encode()

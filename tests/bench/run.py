@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,57 +27,16 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from bench import clip, precision
+from bench.figures import Bench
 from bench.load import Latencies, get_request, measure, new_query, post_request
-from imagedex.embedding import find_model
+from imagedex.embedding.bundled import BundledModel
 from support.kills import index_under_kills
-from support.pictures import draw_pictures, vary_pictures
 from support.server import ServerProcess, wait_for_job
 from support.vectors import make_index
 
 # An optional evaluation folder beside the checkout: captions.tsv and images/.
 STAMPS = Path(__file__).resolve().parents[3] / "shared" / "eval" / "stamps"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured figure beside what was promised."""
-
-    name: str
-    value: float
-    unit: str
-    promised: str
-    is_met: bool
-
-
-class Bench:
-    """Collects the figures of one run."""
-
-    def __init__(self, scratch: Path, evaluation: Path) -> None:
-        self.scratch = scratch
-        self.evaluation = evaluation
-        self.figures: list[Figure] = []
-        self.console = Console(stderr=True)
-
-    def at_least(self, name: str, value: float, unit: str, bound: float) -> None:
-        """Add a figure that should not be lower."""
-        self._add(Figure(name, round(value, 3), unit, f"at least {bound:g}", value >= bound))
-
-    def at_most(self, name: str, value: float, unit: str, bound: float) -> None:
-        """Add a figure that should not be higher."""
-        self._add(Figure(name, round(value, 3), unit, f"at most {bound:g}", value <= bound))
-
-    def _add(self, figure: Figure) -> None:
-        self.figures.append(figure)
-        self.console.print(f"{figure.name}: {figure.value:g} {figure.unit} ({figure.promised})")
-
-    def pictures(self, name: str, count: int) -> Path:
-        """Make a folder of pictures, from the evaluation set where there is one."""
-        folder = self.scratch / name
-        if self.evaluation.is_dir():
-            vary_pictures(self.evaluation / "images", folder, count)
-        else:
-            draw_pictures(folder, count)
-        return folder
 
 
 def retrieval(bench: Bench) -> None:
@@ -111,7 +70,7 @@ def indexing_speed(bench: Bench) -> None:
 def serving(bench: Bench) -> None:
     """Start, queries and memory with an index of 10,000 vectors."""
     home = bench.scratch / "serving"
-    make_index(home / "index", find_model("bundled"), 10_000)
+    make_index(home / "index", BundledModel(), 10_000)
     folder = bench.pictures("while-a-job-runs", 1000)
     server = ServerProcess(home, [folder])
     seconds = []
@@ -224,6 +183,11 @@ MEASUREMENTS = {
     "serving": serving,
     "kills": kills,
     "demo": demo,
+    "precision": precision.agreement,
+    "clip-indexing": clip.indexing,
+    "clip-broken-files": clip.broken_files,
+    "clip-texts": clip.texts,
+    "clip-queries": clip.queries,
 }
 NEED_EVALUATION = {"retrieval", "indexing"}
 
