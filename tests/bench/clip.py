@@ -6,8 +6,10 @@ which also runs the old worker's loop; everything measured against it is measure
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import pickle
 import random
 import shutil
 import statistics
@@ -44,7 +46,7 @@ _CONCURRENCY_RATIOS = {Precision.FP32: 1.8, Precision.INT8: 2.5}
 
 def indexing(bench: Bench) -> None:
     """Images per second end to end, against the bound and against the old worker's loop."""
-    for size, images in (("ViT-B-32", 600), ("ViT-L-14", 96)):
+    for size, images in (("ViT-B-32", 600), ("ViT-L-14", 64)):
         folder = _some(bench, images)
         model = ClipModel.open(_model(bench, size), name=size)
         decode = _decode_core_seconds(model, folder)
@@ -85,7 +87,7 @@ def _against_the_old_loop(bench: Bench, folder: Path, fp32_rate: float) -> None:
 
 def broken_files(bench: Bench) -> None:
     """A folder with one broken file in a hundred is indexed as fast, and each is listed."""
-    photos = draw_photos(bench.scratch / "sound", 400)
+    photos = draw_photos(bench.scratch / "sound", 300)
     broken = bench.scratch / "with-broken"
     broken.mkdir()
     for number, photo in enumerate(photos):
@@ -96,7 +98,7 @@ def broken_files(bench: Bench) -> None:
     with _server(bench, "ViT-B-32", [broken, photos[0].parent], Precision.FP32) as server:
         ratios = []
         _index(server, photos[0].parent)
-        for _ in range(3):
+        for _ in range(2):
             sound_rate, _ = _index(server, photos[0].parent)
             broken_rate, job_id = _index(server, broken)
             ratios.append(broken_rate / sound_rate)
@@ -104,7 +106,7 @@ def broken_files(bench: Bench) -> None:
             failures = client.get(f"/api/v1/index/jobs/{job_id}/failures").json()
     bench.at_least("1% broken files: images/s / without", statistics.median(ratios), "", 0.95)
     listed = sum(1 for failure in failures["failures"] if failure["reason"] == "truncated")
-    bench.at_least("1% broken files: listed with a reason, of 4", listed, "", 4)
+    bench.at_least("1% broken files: listed with a reason, of 3", listed, "", 3)
 
 
 def texts(bench: Bench) -> None:
@@ -137,7 +139,7 @@ def queries(bench: Bench) -> None:
     """Text queries over HTTP with 118,000 vectors, from one client and from 32."""
     for precision in (Precision.FP32, Precision.INT8):
         if precision is Precision.INT8:
-            folder = _some(bench, 96)
+            folder = _some(bench, 64)
             _quantize(bench, "ViT-L-14", folder)
         directory = _model(bench, "ViT-L-14")
         model = ClipModel.open(directory, name=str(directory), precision=precision)
@@ -176,13 +178,15 @@ def _queries(
 
 
 def _decode_core_seconds(model: ClipModel, folder: Path) -> float:
-    """Return what reading, decoding and preprocessing one photo costs, alone on one core."""
+    """Return what it costs to read, hash, decode and preprocess a photo, alone on one core."""
     paths = sorted(folder.iterdir())[:24]
     used = []
     for path in paths:
         started = time.process_time()
+        content = path.read_bytes()
+        hashlib.sha256(content).hexdigest()
         picture = decode_picture(
-            path.read_bytes(), max_pixels=10**9, enough_size=model.preprocess.enough_size
+            content, max_pixels=10**9, enough_size=model.preprocess.enough_size
         )
         model.preprocess(picture.image)
         used.append(time.process_time() - started)
@@ -198,8 +202,6 @@ def _encode_core_seconds(model: ClipModel) -> float:
         "import sys, pickle, bench.clip as c; "
         "print(c.encode_core_seconds(pickle.loads(sys.stdin.buffer.read())))"
     )
-    import pickle
-
     done = subprocess.run(
         [sys.executable, "-c", script],
         input=pickle.dumps(model),
@@ -228,8 +230,9 @@ def encode_core_seconds(model: ClipModel) -> float:
 
 def _index_rate(bench: Bench, size: str, folder: Path, precision: Precision) -> tuple[float, float]:
     """Return images/s of a job whose worker has its model loaded, and the worker's memory in GB."""
-    with _server(bench, size, [folder], precision) as server:
-        _index(server, folder)
+    few = _some(bench, 24)
+    with _server(bench, size, [few, folder], precision) as server:
+        _index(server, few)
         rate, _ = _index(server, folder)
         family = psutil.Process(server.pid).children(recursive=True)
         memory = max(_peak_bytes(process.pid) for process in family)

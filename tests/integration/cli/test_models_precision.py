@@ -81,7 +81,8 @@ def test_a_damaged_int8_form_is_found_and_the_command_that_makes_it_again_named(
 def test_what_cannot_be_done_says_what_can(commands: Commands, tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     failed = commands.run("models", "verify", "tiny", "--images", pictures, code=1)
-    assert "imagedex models quantize tiny --images DIR" in failed.stderr
+    directory = tmp_path / "home" / "models" / "tiny"
+    assert f"imagedex models quantize {directory} --images DIR" in failed.stderr
     failed = commands.run("models", "quantize", "gone", "--images", pictures, code=1)
     assert "'gone' is no installed model" in failed.stderr
     failed = commands.run("models", "quantize", "tiny", "--images", tmp_path / "gone", code=1)

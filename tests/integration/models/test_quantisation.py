@@ -150,7 +150,7 @@ def test_a_form_runs_in_the_runtime_that_it_was_made_for_alone(
 
 def test_without_an_int8_form_the_command_that_makes_it_is_named(tmp_path: Path) -> None:
     directory = write_tiny_clip(tmp_path / "tiny")
-    with pytest.raises(ModelError, match="imagedex models quantize tiny --images DIR"):
+    with pytest.raises(ModelError, match=f"imagedex models quantize {directory} --images DIR"):
         opened(directory)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -199,8 +200,10 @@ def _require_graph(files: ModelFiles, part: Part, precision: Precision, name: st
 
 
 def _lacks_graph(files: ModelFiles, part: Part, precision: Precision, name: str) -> str:
+    # By its path, since the name of a model that is used where it lies leads nowhere.
+    directory = shlex.quote(str(files.directory))
     return (
         f"The model {name!r} has no {precision.value} {part} graph, expected at "
-        f"{str(files.graph(part, precision))!r}. Make it with: imagedex models quantize {name} "
-        "--images DIR"
+        f"{str(files.graph(part, precision))!r}. Make it with: imagedex models quantize "
+        f"{directory} --images DIR"
     )

@@ -398,7 +398,7 @@ class TestContradictions:
 
     def test_int8_without_its_graphs_names_the_command(self, tmp_path: Path) -> None:
         write_tiny_clip(tmp_path)
-        with pytest.raises(ModelError, match="imagedex models quantize tiny --images DIR"):
+        with pytest.raises(ModelError, match=f"imagedex models quantize {tmp_path} --images DIR"):
             ClipModel.open(tmp_path, name="tiny", precision=Precision.INT8)
 
 
