@@ -1,7 +1,8 @@
 # The commands of the README; CI runs the same ones.
 # PYTHON=…       the interpreter that .venv is made with (else the first that is new enough)
 # PYTEST_ARGS=…  more options for pytest
-# BENCH_ARGS=…   options for the benchmarks (--only NAME, --evaluation DIR, --output FILE);
+# BENCH_ARGS=…   options for the benchmarks (--only NAME, --evaluation DIR, --models DIR,
+#                --output FILE), of which the CLIP ones need `make exactness` to have run;
 #                with --output docs/benchmarks.json, `make docs` puts the figures into the README
 
 BIN := .venv/bin

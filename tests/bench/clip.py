@@ -66,7 +66,7 @@ def indexing(bench: Bench) -> None:
 
 
 def _against_the_old_loop(bench: Bench, folder: Path, fp32_rate: float) -> None:
-    old = _torch("old-loop", bench.scratch / "ViT-L-14.checkpoint", folder, "--seconds", "60")
+    old = _torch("old-loop", _checkpoint(bench, "ViT-L-14"), folder, "--seconds", "60")
     old_rate = float(json.loads(old)["images_per_second"])
     bench.report("ViT-L-14: the old worker's loop", old_rate, "images/s")
     rates = {Precision.FP32: fp32_rate}
@@ -279,13 +279,18 @@ def _some(bench: Bench, count: int) -> Path:
 
 def _model(bench: Bench, size: str) -> Path:
     """Return a directory in layout one with a model of this size."""
-    directory = bench.scratch / size
+    directory = bench.models / size
     if not directory.is_dir():
-        checkpoint = bench.scratch / f"{size}.checkpoint"
+        checkpoint = _checkpoint(bench, size)
         _torch("checkpoint", size, checkpoint)
         command = [str(TORCH_PYTHON), "-m", "imagedex.cli", "models", "export"]
         subprocess.run([*command, str(checkpoint), str(directory)], check=True)
     return directory
+
+
+def _checkpoint(bench: Bench, size: str) -> Path:
+    bench.models.mkdir(parents=True, exist_ok=True)
+    return bench.models / f"{size}.checkpoint"
 
 
 def _quantize(bench: Bench, size: str, folder: Path) -> None:

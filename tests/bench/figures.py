@@ -24,8 +24,9 @@ class Figure:
 class Bench:
     """Collects the figures of one run."""
 
-    def __init__(self, scratch: Path, evaluation: Path) -> None:
+    def __init__(self, scratch: Path, evaluation: Path, models: Path) -> None:
         self.scratch = scratch
+        self.models = models  # Where full-size models of random weights are made, or lie already.
         self.evaluation = evaluation
         self.figures: list[Figure] = []
         self.console = Console(stderr=True)

@@ -199,10 +199,14 @@ def main() -> int:
     parser.add_argument(
         "--evaluation", type=Path, default=STAMPS, help="holds captions.tsv and images/"
     )
+    parser.add_argument(
+        "--models", type=Path, help="keeps the CLIP models of random weights for the next run"
+    )
     parser.add_argument("--output", type=Path, default=Path("bench-results.json"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="imagedex-bench-") as scratch:
-        bench = Bench(Path(scratch), arguments.evaluation)
+        models = arguments.models or Path(scratch) / "models"
+        bench = Bench(Path(scratch), arguments.evaluation, models)
         for name in arguments.only or MEASUREMENTS:
             if name in NEED_EVALUATION and not arguments.evaluation.is_dir():
                 bench.console.print(f"{name}: left out, there is no {arguments.evaluation}")
