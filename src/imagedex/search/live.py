@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,11 +30,30 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """A query that waits for its turn."""
+
+    text: str
+    top_k: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a generation holds for it."""
+
+    hits: Hits
+    is_text_cut: bool
+
+
+Find = Callable[[OpenGeneration, Sequence[Wanted]], Sequence[Found]]
+
+
+@dataclass(frozen=True, slots=True)
 class Serving:
     """An open generation with its answers: a new one begins without any."""
 
     generation: OpenGeneration
-    searching: Batcher[tuple[VectorArray, int], Hits]  # A unit vector of shape (dim,), and k.
+    finding: Batcher[Wanted, Found]
     answers: LruCache[AnswerKey, QueryAnswer]
 
 
@@ -45,9 +64,17 @@ class LiveIndex:
     """
 
     def __init__(
-        self, files: IndexFiles, *, fingerprint: str, model_name: str, cache_entries: int
+        self,
+        files: IndexFiles,
+        *,
+        find: Find,
+        fingerprint: str,
+        model_name: str,
+        cache_entries: int,
     ) -> None:
+        """Take the files, and what answers queries from a generation of them."""
         self._files = files
+        self._find = find
         self._fingerprint = fingerprint
         self._model_name = model_name
         self._cache_entries = cache_entries
@@ -118,12 +145,7 @@ class LiveIndex:
             max_entries=self._cache_entries,
             max_weight=max(self._cache_entries * _RESULTS_PER_ENTRY, 1 + MAX_TOP_K),
         )
-        return Serving(generation, Batcher(partial(_search, generation)), answers)
-
-
-def _search(generation: OpenGeneration, queries: Sequence[tuple[VectorArray, int]]) -> list[Hits]:
-    vectors, ks = zip(*queries, strict=True)
-    return generation.search(np.stack(vectors), ks)
+        return Serving(generation, Batcher(partial(self._find, generation)), answers)
 
 
 def _any_unit_vector(dim: int) -> VectorArray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from imagedex.core.errors import ModelError
 from imagedex.core.ids import image_id_of
 from imagedex.embedding.interfaces import TextEncoder
-from imagedex.search.batching import Batcher
 from imagedex.search.cache import LruCache
 from imagedex.search.interfaces import QueryAnswer, Result
-from imagedex.search.live import LiveIndex, Serving
+from imagedex.search.live import Found, LiveIndex, Serving, Wanted
 from imagedex.search.validation import require_valid_query
-from imagedex.segments import Hits, IndexFiles
+from imagedex.segments import Hits, IndexFiles, OpenGeneration
 
 _CHECK_TEXT = "a photo"
 
@@ -34,8 +33,8 @@ class QueryService:
     """Answers queries over the indexes of one embedding model. Safe to call from several threads.
 
     A query takes one generation and keeps it to its end; it waits for no refresh, except for
-    the first one of its index. Queries that come together are encoded together, and then
-    searched together.
+    the first one of its index. Queries that come together are encoded together and searched
+    together.
     """
 
     def __init__(
@@ -61,7 +60,6 @@ class QueryService:
         self._texts = LruCache[str, _EncodedText](
             max_entries=cache_entries, max_weight=cache_entries
         )
-        self._encoding = Batcher(self._encode)
         self._live: dict[Path, LiveIndex] = {}
         self._live_lock = threading.Lock()
 
@@ -81,9 +79,8 @@ class QueryService:
         if known is not None:
             elapsed = time.perf_counter() - started
             return replace(known, query_time_seconds=elapsed, is_cached=True)
-        encoded = self._encoded(text)
-        hits = serving.searching.run((encoded.vector, top_k))
-        answer = self._answer(text, serving, _ranked(hits), encoded.is_cut, started)
+        found = serving.finding.run(Wanted(text, top_k))
+        answer = self._answer(text, serving, _ranked(found.hits), found.is_text_cut, started)
         serving.answers.put(key, answer, weight=1 + len(answer.results))
         return answer
 
@@ -124,6 +121,7 @@ class QueryService:
             if live is None:
                 live = self._live[index_prefix] = LiveIndex(
                     self._files_of(index_prefix),
+                    find=self._find,
                     fingerprint=self._fingerprint,
                     model_name=self._model_name,
                     cache_entries=self._cache_entries,
@@ -142,12 +140,20 @@ class QueryService:
                     del self._live[index_prefix]
         return serving
 
-    def _encoded(self, text: str) -> _EncodedText:
-        encoded = self._texts.get(text)
-        if encoded is None:
-            encoded = self._encoding.run(text)
-            self._texts.put(text, encoded)
-        return encoded
+    def _find(self, generation: OpenGeneration, wanted: Sequence[Wanted]) -> list[Found]:
+        """Answer queries that came together: one run of the encoder, one pass over the vectors.
+
+        Each of the two uses all cores, so that nothing is gained by doing them side by side.
+        """
+        texts = {query.text: self._texts.get(query.text) for query in wanted}
+        new = [text for text, encoded in texts.items() if encoded is None]
+        for text, fresh in zip(new, self._encode(new) if new else [], strict=True):
+            self._texts.put(text, fresh)
+            texts[text] = fresh
+        encodeds = [encoded for query in wanted if (encoded := texts[query.text]) is not None]
+        vectors = np.stack([encoded.vector for encoded in encodeds])
+        hits = generation.search(vectors, [query.top_k for query in wanted])
+        return [Found(one, encoded.is_cut) for one, encoded in zip(hits, encodeds, strict=True)]
 
     def _encode(self, texts: list[str]) -> list[_EncodedText]:
         encoded = self._encoder.encode_texts(texts)

@@ -273,13 +273,15 @@ def test_queries_that_come_together_are_encoded_together_and_answered_as_if_alon
     encoder = _GatedEncoder()
     service = _make_service(encoder)
     service.refresh(tmp_path)
+    serving = service._live[tmp_path].serving
+    assert serving is not None
     texts = [f"text {number}" for number in range(6)]
     with ThreadPoolExecutor(6) as pool:
         futures = [pool.submit(service.query, tmp_path, texts[0], 3)]
         assert encoder.begun.wait(60)
         futures += [pool.submit(service.query, tmp_path, text, 3) for text in texts[1:]]
         deadline = time.monotonic() + 60
-        while len(service._encoding._waiting) < 5:
+        while len(serving.finding._waiting) < 5:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         encoder.gate.set()

@@ -110,3 +110,15 @@ def test_copies_answer_several_threads_at_once() -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda i: copies[i % 2].best(vectors[i], 1)[1][0], range(1000)))
     assert found == [i if i % 2 == 0 else 999 - i for i in range(1000)]
+
+
+def test_vectors_that_are_not_aligned_in_memory_are_searched_alike() -> None:
+    vectors = _unit_vectors(5000)
+    memory = np.zeros(vectors.nbytes + 1, dtype=np.uint8)
+    memory[1:] = np.frombuffer(vectors.tobytes(), dtype=np.uint8)
+    shifted = np.frombuffer(memory.data, dtype=np.float32, offset=1, count=vectors.size)
+    shifted = shifted.reshape(vectors.shape)
+    assert not shifted.flags.aligned
+    np.testing.assert_allclose(
+        exact._inner_products(vectors[:7], shifted), vectors[:7] @ vectors.T, atol=1e-6
+    )
