@@ -127,7 +127,9 @@ class ServerProcess:
         )
 
 
-def wait_for_job(client: httpx.Client, job_id: str, *, seconds: float = 300.0) -> dict[str, object]:
+def wait_for_job(
+    client: httpx.Client, job_id: str, *, seconds: float = 300.0, pause_seconds: float = 0.02
+) -> dict[str, object]:
     """Poll a job until it has ended; return its last status."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -136,5 +138,5 @@ def wait_for_job(client: httpx.Client, job_id: str, *, seconds: float = 300.0) -
         status: dict[str, object] = answer.json()
         if status["status"] in ("completed", "failed", "cancelled"):
             return status
-        time.sleep(0.02)
+        time.sleep(pause_seconds)
     raise AssertionError(f"The job {job_id} did not end within {seconds} s.")
