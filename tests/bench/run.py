@@ -190,6 +190,7 @@ MEASUREMENTS = {
     "clip-queries": clip.queries,
 }
 NEED_EVALUATION = {"retrieval", "indexing"}
+NEED_TORCH = {name for name in MEASUREMENTS if name.startswith("clip-")}
 
 
 def main() -> int:
@@ -210,6 +211,9 @@ def main() -> int:
         for name in arguments.only or MEASUREMENTS:
             if name in NEED_EVALUATION and not arguments.evaluation.is_dir():
                 bench.console.print(f"{name}: left out, there is no {arguments.evaluation}")
+                continue
+            if name in NEED_TORCH and not clip.TORCH_PYTHON.is_file():
+                bench.console.print(f"{name}: left out, it needs torch; first: make exactness")
                 continue
             MEASUREMENTS[name](bench)
     _print(bench)

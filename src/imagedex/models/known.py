@@ -13,8 +13,8 @@ from types import MappingProxyType
 from imagedex.models.records import Half, HubSource, KnownModel
 
 # OpenAI's weights come from Xenova's exports. Those of Immich have the same weights, but compute
-# GELU exactly where OpenAI trained with its approximation x * sigmoid(1.702 x): their vectors
-# have a cosine of 0.95 to 0.97 with OpenAI's, so they would not reproduce an old index.
+# GELU exactly where OpenAI trained with its approximation x * sigmoid(1.702 x): others report a
+# cosine of 0.952 to 0.966 for ViT-B/32, so they would not reproduce an old index.
 _OPENAI_L14 = HubSource(
     repo="Xenova/clip-vit-large-patch14",
     revision="c307790166907339eed5a9a53a249af534102536",

@@ -81,17 +81,11 @@ class Int8Record:
     def _from_json(cls, content: dict[str, Any]) -> Int8Record:
         if content["format"] != _FORMAT:
             raise ValueError(f"format {content['format']!r}, of another release of Imagedex")
-        files = tuple(
-            LockedFile(
-                _file_name(each["path"]),
-                int(each["bytes"]),
-                str(each["sha256"]),
-                int(each["mtime_ns"]),
-            )
-            for each in content["files"]
-        )
+        files = tuple(map(LockedFile.from_json, content["files"]))
         if not files:
             raise ValueError("it names no files")
+        for file in files:
+            _require_file_name(file.path)
         agreement = content["agreement"]
         return cls(
             method=QuantisationMethod(content["method"]),
@@ -102,8 +96,7 @@ class Int8Record:
         )
 
 
-def _file_name(value: object) -> str:
+def _require_file_name(path: str) -> None:
     # A model can come from strangers, and its record must not lead to files that are not its own.
-    if not isinstance(value, str) or PurePosixPath(value).name != value or value == "..":
-        raise ValueError(f"{value!r} where the name of a file in the same folder was expected")
-    return value
+    if PurePosixPath(path).name != path or path == "..":
+        raise ValueError(f"{path!r} where the name of a file in the same folder was expected")

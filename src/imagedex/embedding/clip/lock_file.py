@@ -34,6 +34,16 @@ class LockedFile:
     sha256: str  # Hexadecimal.
     mtime_ns: int  # When it was last written; while it and the size stay, so does the digest.
 
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> LockedFile:
+        """Read one. Raises KeyError, TypeError, ValueError or OverflowError when it is none."""
+        return cls(
+            _text(content["path"]),
+            int(content["bytes"]),
+            _text(content["sha256"]),
+            int(content["mtime_ns"]),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class LockedTextAxis:
@@ -112,15 +122,7 @@ class LockFile:
                 LockedSource(_text(each["repo"]), _text(each["revision"]))
                 for each in content["sources"]
             ),
-            files=tuple(
-                LockedFile(
-                    _text(each["path"]),
-                    int(each["bytes"]),
-                    _text(each["sha256"]),
-                    int(each["mtime_ns"]),
-                )
-                for each in content["files"]
-            ),
+            files=tuple(map(LockedFile.from_json, content["files"])),
             text_axis=(
                 LockedTextAxis(bool(axis["dynamic"]), _text(axis["reason"])) if axis else None
             ),
