@@ -1,9 +1,9 @@
 """Exact search: all vectors of a segment are compared with the queries.
 
 The time goes into reading the vectors from memory, so one pass serves all queries that came
-together (docs/decisions/0003-parquet-and-faiss-segments.md has figures). Few queries go over a copy in half
-precision first, which is half as much to read; what it finds is kept only where the bound of its
-rounding proves that nothing is missing.
+together (docs/decisions/0003-parquet-and-faiss-segments.md has figures). Few queries go over a
+copy in half precision first, which is half as much to read; what it finds is kept only where the
+bound of its rounding proves that nothing is missing.
 """
 
 from __future__ import annotations
