@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, cast
 
@@ -348,11 +348,12 @@ class EngineLifeSuite:
                 started.result(DEADLINE_SECONDS)
         wait_until(stopped.workers, "a worker")
         pid, _ = stopped.submit(use_tally, str(tmp_path)).result(DEADLINE_SECONDS)
-        count = stopped.chunks_in_flight
         futures = [
             stopped.submit(note_and_wait, (str(tmp_path), f"began-{number}", "gate"))
-            for number in range(count)
+            for number in range(stopped.chunks_in_flight)
         ]
+        # Nothing but the close can end this one, however soon the others make room for it.
+        last = stopped.submit(note_and_wait, (str(tmp_path), "began-last", "never"))
         wait_until(lambda: list(tmp_path.glob("began-?")), "a chunk to begin")
         closer = threading.Thread(target=stopped.close)
         closer.start()
@@ -361,9 +362,10 @@ class EngineLifeSuite:
         (tmp_path / "gate").touch()
         closer.join(DEADLINE_SECONDS)
         assert not closer.is_alive()
-        errors = [future.exception(DEADLINE_SECONDS) for future in futures]
-        assert isinstance(errors[-1], EngineError)
-        assert errors[-1].retryable
+        error = last.exception(DEADLINE_SECONDS)
+        assert isinstance(error, EngineError)
+        assert error.retryable
+        assert not wait(futures, DEADLINE_SECONDS).not_done
         assert (tmp_path / f"closed-{pid}").exists()
 
         stopped.start()
