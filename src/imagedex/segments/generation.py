@@ -29,7 +29,6 @@ class OpenSegment:
     entry: SegmentEntry
     paths: PathColumn
     search: ExactSearch
-    faiss: FaissFile  # Held because ``search`` looks at its memory.
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +90,9 @@ class DirectoryGeneration:
             raise ValueError(f"k is {min(ks)}, expected at least 1.")
         found: list[list[_Found]] = [[] for _ in ks]
         for place, part in enumerate(self._live):
-            search = part.segment.search
-            for query, rows in enumerate(search.candidates(vectors, ks, part.gone)):
-                scores = search.scores(vectors[query], rows)
-                found[query].append(_Found(place, rows, scores))
+            best = part.segment.search.best(vectors, ks, part.gone)
+            for parts, one in zip(found, best, strict=True):
+                parts.append(_Found(place, one.rows, one.scores))
         return [self._best(parts, k) for parts, k in zip(found, ks, strict=True)]
 
     def _best(self, parts: list[_Found], k: int) -> Hits:
@@ -139,7 +137,7 @@ def open_segment(index_prefix: Path, entry: SegmentEntry, *, dim: int) -> OpenSe
                 f"expects {dim}; restore it from a copy of the index."
             ) from error
         faiss = FaissFile.build(images.vectors())
-    return OpenSegment(entry, paths, ExactSearch(faiss.vectors()), faiss)
+    return OpenSegment(entry, paths, ExactSearch(faiss))
 
 
 def _live_part(segment: OpenSegment, tombstones: Tombstones) -> _LiveSegment | None:

@@ -11,7 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from imagedex.segments import exact
+from imagedex.segments._faiss import FaissFile
 from imagedex.segments._faiss_half import HalfPrecisionCopy
+from imagedex.segments.durable import HashingFile
 from imagedex.segments.exact import ExactSearch
 
 _DIM = 4
@@ -37,7 +39,7 @@ def _unit_vectors(rows: int, seed: int = 0) -> NDArray[np.float32]:
 
 @pytest.mark.parametrize("rows", [1, 15, 16, 17, 100, 1000])
 @pytest.mark.parametrize("k", [1, 2, 10, 2000])
-@pytest.mark.parametrize("at_once", [1, 3, 6])
+@pytest.mark.parametrize("at_once", [1, 3, 9])
 def test_the_best_rows_and_all_that_equal_the_last_are_candidates(
     rows: int, k: int, at_once: int
 ) -> None:
@@ -45,51 +47,56 @@ def test_the_best_rows_and_all_that_equal_the_last_are_candidates(
     queries = _vectors(at_once, seed=1)
     gone = np.arange(0, rows, 7)
     live = np.setdiff1d(np.arange(rows), gone)
-    found = ExactSearch(vectors).candidates(queries, [k] * at_once, gone)
-    for query, candidates in zip(queries, found, strict=True):
+    found = _search(vectors).best(queries, [k] * at_once, gone)
+    for query, best in zip(queries, found, strict=True):
         scores = (vectors.astype(np.float64) @ query)[live]
         expected = live
         if len(live) > k:
             expected = live[scores >= np.sort(scores)[-k]]
-        assert set(expected) <= set(candidates)
-        assert not set(candidates) & set(gone)
-        assert len(set(candidates)) == len(candidates)
+        assert sorted(best.rows) == expected.tolist()
+        assert best.scores.tolist() == (vectors[best.rows].astype(np.float64) @ query).tolist()
 
 
-@pytest.mark.parametrize("at_once", [1, 6])
-def test_no_more_rows_than_needed_are_candidates(at_once: int) -> None:
-    vectors = _unit_vectors(1000)
-    found = ExactSearch(vectors).candidates(
-        vectors[:at_once], [10] * at_once, np.empty(0, np.int64)
-    )
-    assert all(10 <= len(rows) < 20 for rows in found)
-
-
+@pytest.mark.parametrize("at_once", [1, 9])
 @pytest.mark.parametrize("seed", range(5))
-def test_scores_that_half_precision_cannot_tell_apart_are_told_apart(seed: int) -> None:
-    # A thousand vectors around one direction, closer to each other than float16 can say.
+def test_scores_that_the_copy_cannot_tell_apart_are_told_apart(seed: int, at_once: int) -> None:
+    # A thousand vectors around one direction, closer to each other than float16 or a sum can say.
     chance = np.random.default_rng(seed)
     middle = _unit_vectors(1, seed)
-    vectors = middle + 1e-5 * chance.standard_normal((1000, 64)).astype(np.float32)
+    vectors = middle + 1e-7 * chance.standard_normal((1000, 64)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    query = vectors[:1]
-    search = ExactSearch(vectors)
-    (found,) = search.candidates(query, [10], np.empty(0, np.int64))
-    true = (vectors.astype(np.float64) * query).sum(axis=1)
-    assert set(np.argsort(-true)[:10]) <= set(found)
+    queries = vectors[:at_once]
+    found = _search(vectors).best(queries, [10] * at_once, np.empty(0, np.int64))
+    for query, best in zip(queries, found, strict=True):
+        true = (vectors.astype(np.float64) * query).sum(axis=1).astype(np.float32)
+        assert sorted(best.rows) == np.flatnonzero(true >= np.sort(true)[-10]).tolist()
 
 
-def test_the_copy_alone_proves_the_best_of_vectors_that_lie_apart() -> None:
-    vectors = _unit_vectors(1000)
+@pytest.mark.parametrize("seed", range(3))
+def test_no_score_of_the_copy_is_further_off_than_its_error(seed: int) -> None:
+    vectors = _unit_vectors(1000, seed)
+    vectors[:, 3] *= 30  # Some dimensions of real models are far larger than the others.
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     copy = HalfPrecisionCopy(vectors)
+    for query in _unit_vectors(20, seed + 100):
+        scores, rows = copy.best(query, 1000)
+        off = np.abs(scores - vectors[rows].astype(np.float64) @ query)
+        assert 0 < off.max() <= copy.error(query) < 0.002
+
+
+@pytest.mark.parametrize("at_once", [1, 9])
+def test_vectors_that_lie_apart_are_found_without_comparing_all(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = _unit_vectors(1000)
+    search = _search(vectors)
+    monkeypatch.setattr(search, "_best_of_all", None)
     gone = np.arange(0, 1000, 50)
-    rows = exact._proven_candidates(copy, vectors[7], 10, gone)
-    assert rows is not None
-    scores = vectors.astype(np.float64) @ vectors[7]
-    scores[gone] = -1
-    assert set(np.argsort(-scores)[:10]) <= set(rows)
-    # Where the spare candidates do not reach beyond the k-th, it proves nothing.
-    assert exact._proven_candidates(copy, vectors[7], 1000, gone) is None
+    found = search.best(vectors[:at_once], [10] * at_once, gone)
+    for query, best in zip(vectors, found, strict=False):
+        scores = vectors.astype(np.float64) @ query
+        scores[gone] = -1
+        assert sorted(best.rows) == sorted(np.argsort(-scores)[:10])
 
 
 def test_many_copies_share_one_thread_for_each_core() -> None:
@@ -112,13 +119,21 @@ def test_copies_answer_several_threads_at_once() -> None:
     assert found == [i if i % 2 == 0 else 999 - i for i in range(1000)]
 
 
-def test_vectors_that_are_not_aligned_in_memory_are_searched_alike() -> None:
+def test_vectors_that_are_not_aligned_in_memory_are_searched_alike(tmp_path: Path) -> None:
     vectors = _unit_vectors(5000)
-    memory = np.zeros(vectors.nbytes + 1, dtype=np.uint8)
-    memory[1:] = np.frombuffer(vectors.tobytes(), dtype=np.uint8)
-    shifted = np.frombuffer(memory.data, dtype=np.float32, offset=1, count=vectors.size)
-    shifted = shifted.reshape(vectors.shape)
-    assert not shifted.flags.aligned
+    path = tmp_path / "vectors.faiss"
+    with path.open("wb") as file:
+        FaissFile.build(vectors).write_to(HashingFile(file))
+    mapped = FaissFile.open(path, rows=5000, dim=64)
+    assert not mapped.vectors().flags.aligned
     np.testing.assert_allclose(
-        exact._inner_products(vectors[:7], shifted), vectors[:7] @ vectors.T, atol=1e-6
+        exact._inner_products(vectors[7], mapped.vectors()), vectors @ vectors[7], atol=1e-6
     )
+    np.testing.assert_array_equal(
+        HalfPrecisionCopy(mapped.vectors()).best(vectors[7], 10),
+        HalfPrecisionCopy(vectors).best(vectors[7], 10),
+    )
+
+
+def _search(vectors: NDArray[np.float32]) -> ExactSearch:
+    return ExactSearch(FaissFile.build(vectors))
