@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from imagedex.core.errors import CorruptIndex
 from imagedex.segments.durable import HashingFile
 
-
 # Faiss compares queries one by one, each with all vectors anew, until there are so many. From two
 # on, a product of matrices is faster: 16 queries over 118,000 x 768 in 50 ms instead of 240.
 faiss.cvar.distance_compute_blas_threshold = 2

@@ -15,6 +15,9 @@ from imagedex.embedding.runtimes.interfaces import PixelInput, Runtime
 
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
+# As long as the operators take that are run by one thread. Measured on 2 cores against sleeping at
+# once: a text of ViT-L/14 in int8 15.6 ms instead of 19.3, the bundled model's 6.2 instead of 7.5.
+_SPIN_MICROSECONDS = "100"
 
 
 def has_cuda() -> bool:
@@ -43,8 +46,8 @@ class OnnxRuntimeGraph:
         A file may keep its weights in others beside it, bytes cannot. ``output`` names what
         ``run`` returns; None is for a graph with one output. The input that is to be
         ``normalised`` is fed uint8 of shape (n, height, width, 3). ``threads`` is how many cores a
-        single run may use. Idle threads sleep rather than spin: spinning ones would take the
-        cores from the decoders that share the machine.
+        single run may use. Its threads wait actively for the next operator, but not from one run
+        to the next: they would take the cores from the decoders that share the machine.
         """
         if threads < 1:
             raise ValueError(f"A model needs at least one thread, not {threads}.")
@@ -54,7 +57,8 @@ class OnnxRuntimeGraph:
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+        options.add_session_config_entry("session.intra_op.spin_duration_us", _SPIN_MICROSECONDS)
         self._name = name
         self._outputs = None if output is None else [output]
         self._normalised = normalised
