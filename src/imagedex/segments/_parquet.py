@@ -96,6 +96,10 @@ class ImageTable:
         joined = pa.concat_tables([table._table for table in tables])  # noqa: SLF001 - its own.
         return cls(joined.combine_chunks())
 
+    def only(self, rows: NDArray[np.bool_]) -> ImageTable:
+        """Return the rows that are marked; shape (rows,)."""
+        return ImageTable(self._table.filter(pa.array(rows)))
+
     @property
     def rows(self) -> int:
         """The number of images."""

@@ -10,11 +10,12 @@ from imagedex.core.images import ImageFacts, RowLocation
 from imagedex.segments import _parquet, layout
 from imagedex.segments.durable import make_directory, storage_errors
 from imagedex.segments.generation import DirectoryGeneration, open_segment
-from imagedex.segments.interfaces import Commit, OpenGeneration
+from imagedex.segments.interfaces import Commit, Merge, OpenGeneration
 from imagedex.segments.lock import PublishLock
+from imagedex.segments.merging import publish_merge
 from imagedex.segments.parts import part_path, write_part
 from imagedex.segments.published import Published, read_published
-from imagedex.segments.publishing import Publication
+from imagedex.segments.publishing import publish_commit
 from imagedex.segments.records import Manifest, Part, SegmentEntry, TombstoneEntry
 from imagedex.segments.sweeping import sweep
 from imagedex.segments.tombstones import TombstoneFiles, Tombstones, add_tombstones
@@ -70,7 +71,11 @@ class DirectoryIndexFiles:
             # a new index must not begin in its place.
             make_directory(self._index_prefix)
         with self._lock.held():
-            return Publication(self._index_prefix, commit, self._tombstones).publish()
+            return publish_commit(self._index_prefix, commit, self._tombstones)
+
+    def merge(self, merge: Merge) -> Manifest:
+        """Publish one segment in the place of several; see ``IndexFiles.merge``."""
+        return publish_merge(self._index_prefix, merge, self._tombstones, self._lock)
 
     def read_facts(self, segment: SegmentEntry) -> Iterator[tuple[RowLocation, ImageFacts]]:
         """Yield what a published segment records of its images, in row order."""

@@ -34,6 +34,16 @@ class Commit:
     removed: tuple[RowLocation, ...]  # Rows of published segments that count no longer.
 
 
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Segments of the current generation that become one, without the rows that are gone."""
+
+    expected_generation: int  # The current one.
+    fence: int
+    job_id: str
+    segments: frozenset[int]  # Numbers.
+
+
 class IndexFiles(Protocol):
     """The files below one index prefix. Safe to call from several threads and processes."""
 
@@ -69,6 +79,15 @@ class IndexFiles(Protocol):
         or the current generation is not the expected one, FingerprintMismatch when the index
         holds vectors of another model, StorageError when the storage fails; then the current
         generation is what it was. Generations rise, but a number may be left out.
+        """
+        ...
+
+    def merge(self, merge: Merge) -> Manifest:
+        """Publish a generation with one segment in the place of several; return its manifest.
+
+        A search finds the same before and after. The rows get new locations, in the order of
+        the segments. Raises LeaseLost and StorageError as ``commit`` does, CorruptIndex when a
+        Parquet file is damaged, ValueError for a segment that the current generation has not.
         """
         ...
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from imagedex.core.errors import LeaseLost
 from imagedex.core.images import FileStamp, ImageFacts, RowLocation
-from imagedex.segments import Commit, IndexFiles, Manifest, OpenGeneration, Part
+from imagedex.segments import Commit, IndexFiles, Manifest, Merge, OpenGeneration, Part
 
 VectorArray = NDArray[np.float32]
 
@@ -165,7 +165,7 @@ _CHOICES = st.dictionaries(
 
 
 class IndexFilesMachine(RuleBasedStateMachine):
-    """Random adds, changes, removals, sweeps and reopenings; subclasses say of what."""
+    """Random adds, changes, removals, merges, sweeps and reopenings; subclasses say of what."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -206,6 +206,24 @@ class IndexFilesMachine(RuleBasedStateMachine):
         for path in gone:
             del self._images[path]
 
+    @rule(data=st.data())
+    def merge(self, data: st.DataObject) -> None:
+        """Make one segment of some, which changes nothing that can be found."""
+        manifest = self._files.current()
+        if manifest is None:
+            return
+        numbers = [segment.number for segment in manifest.segments]
+        some = data.draw(st.sets(st.sampled_from(numbers)) if numbers else st.just(set()))
+        merged = self._files.merge(
+            Merge(manifest.generation, self._fence, "merge", frozenset(some))
+        )
+        assert merged.images == manifest.images == len(self._images)
+        left = [segment for segment in merged.segments if segment.number in numbers]
+        assert left == [segment for segment in manifest.segments if segment.number not in some]
+        assert len(merged.segments) <= len(left) + 1
+        gone = self._files.read_tombstones(merged.tombstones)
+        assert {location.segment for location in gone} <= {segment.number for segment in left}
+
     @rule(choices=_CHOICES)
     def leave_a_part(self, choices: dict[str, int]) -> None:
         """Write a part that nobody commits."""
@@ -220,8 +238,20 @@ class IndexFilesMachine(RuleBasedStateMachine):
         if manifest is None:
             return
         self._files.commit(make_commit(manifest, dim=_DIM, fence=self._fence))
+        published = self._files.current()
+        assert published is not None
+        stale = self._fence - 1
+        numbers = frozenset(segment.number for segment in published.segments)
+        self._require_stale(
+            lambda: self._files.commit(make_commit(published, dim=_DIM, fence=stale))
+        )
+        self._require_stale(
+            lambda: self._files.merge(Merge(published.generation, stale, "merge", numbers))
+        )
+
+    def _require_stale(self, publish: Callable[[], Manifest]) -> None:
         try:
-            self._files.commit(make_commit(self._files.current(), dim=_DIM, fence=self._fence - 1))
+            publish()
         except LeaseLost:
             return
         raise AssertionError("A stale owner published.")

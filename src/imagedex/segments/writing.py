@@ -1,0 +1,209 @@
+"""Writing the files of a new generation, and making it the current one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from imagedex.core.errors import LeaseLost, StorageError
+from imagedex.core.images import RowLocation
+from imagedex.core.times import utc_now
+from imagedex.segments import layout
+from imagedex.segments._faiss import FaissFile
+from imagedex.segments._parquet import ImageTable, write_tombstones
+from imagedex.segments.durable import (
+    WriteContent,
+    create_file,
+    make_directory,
+    replace_file,
+    storage_errors,
+    sync_directory,
+)
+from imagedex.segments.manifest_json import encode_manifest
+from imagedex.segments.pointer import NOTHING_PUBLISHED, Pointer, read_pointer
+from imagedex.segments.records import FileEntry, Manifest, SegmentEntry, TombstoneEntry
+from imagedex.segments.tombstones import to_arrays
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who makes a generation, and of which model it is."""
+
+    fence: int
+    model_name: str
+    fingerprint: str
+    dim: int
+
+
+class NewGeneration:
+    """The generation that follows ``current``. Is written file by file, then published or dropped.
+
+    Until it is published nothing names its files. Used as a context manager it drops them when
+    the block fails.
+    """
+
+    def __init__(self, index_prefix: Path, current: Manifest | None, author: Author) -> None:
+        """Make the index's directories where they are missing, and take a number."""
+        self._index_prefix = index_prefix
+        self._current = current
+        self._author = author
+        self._before = _ensure_pointer(index_prefix)
+        self._created: list[Path] = []
+        self.number = self._free_generation()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+        if error_type is not None:
+            # Whatever it was, nothing names these files, and a full disk needs the space.
+            self._discard()
+
+    def write_segment(
+        self, images: ImageTable, *, job_id: str, chunks: tuple[int, ...]
+    ) -> SegmentEntry:
+        """Write the files of a segment with these rows."""
+        author = self._author
+        number = self._free_segment()
+        metadata = {
+            "segment": str(number),
+            "generation": str(self.number),
+            "model_name": author.model_name,
+            "fingerprint": author.fingerprint,
+            "dim": str(author.dim),
+            "job_id": job_id,
+            "chunks": ",".join(map(str, chunks)),
+        }
+        faiss = FaissFile.build(images.vectors())
+        entry = SegmentEntry(
+            number=number,
+            generation=self.number,
+            rows=images.rows,
+            parquet=self._create(
+                layout.parquet_name(number, author.fence),
+                lambda file: images.write_to(file, metadata),
+            ),
+            faiss=self._create(layout.faiss_name(number, author.fence), faiss.write_to),
+            job_id=job_id,
+            chunks=chunks,
+        )
+        self._sync(layout.SEGMENTS)
+        return entry
+
+    def write_tombstones(self, removed: Sequence[RowLocation]) -> TombstoneEntry:
+        """Write a file of tombstones; ``removed`` rises."""
+        segments, rows = to_arrays(removed)
+        file = self._create(
+            layout.tombstone_name(self.number, self._author.fence),
+            lambda file: write_tombstones(file, segments, rows),
+        )
+        self._sync(layout.TOMBSTONES)
+        return TombstoneEntry(generation=self.number, file=file, rows=len(removed))
+
+    def publish(
+        self, segments: tuple[SegmentEntry, ...], tombstones: tuple[TombstoneEntry, ...]
+    ) -> Manifest:
+        """Make it current with these segments and tombstones, and return its manifest.
+
+        The caller holds the publish lock. Raises LeaseLost when another owner has published or
+        swept, StorageError; then the current generation is what it was.
+        """
+        current, author = self._current, self._author
+        now = utc_now()
+        numbers = [segment.number for segment in segments]
+        manifest = Manifest(
+            generation=self.number,
+            fence=author.fence,
+            model_name=author.model_name,
+            fingerprint=author.fingerprint,
+            dim=author.dim,
+            # As precise as it is written, so that it equals what will be read.
+            created_at=now.replace(microsecond=now.microsecond // 1000 * 1000),
+            images=sum(s.rows for s in segments) - sum(t.rows for t in tombstones),
+            next_segment=1 + max([*numbers, current.next_segment - 1 if current else 0]),
+            segments=segments,
+            tombstones=tombstones,
+        )
+        self._require_unswept()
+        data = encode_manifest(manifest)
+        name = layout.manifest_name(manifest.generation, manifest.fence)
+        self._create(name, lambda file: file.write(data))
+        self._sync(layout.MANIFESTS)
+        self._make_current(Pointer(manifest=name, sha256=hashlib.sha256(data).hexdigest()))
+        return manifest
+
+    def _free_generation(self) -> int:
+        """Return a generation that has no files, not even some that a crash left over."""
+        manifests = map(layout.generation_of_manifest, self._names_in(layout.MANIFESTS))
+        tombstones = map(layout.generation_of_tombstones, self._names_in(layout.TOMBSTONES))
+        taken = (number for number in (*manifests, *tombstones) if number is not None)
+        return 1 + max(taken, default=self._current.generation if self._current else 0)
+
+    def _free_segment(self) -> int:
+        """Return a number that no segment has, not even one that a crash left over."""
+        least = self._current.next_segment if self._current else 1
+        taken = map(layout.number_of_segment, self._names_in(layout.SEGMENTS))
+        return max(least, 1 + max((number for number in taken if number is not None), default=0))
+
+    def _names_in(self, folder: str) -> list[str]:
+        directory = self._index_prefix / folder
+        with storage_errors("list", directory):
+            return [f"{folder}/{path.name}" for path in directory.iterdir()]
+
+    def _create(self, name: str, write: WriteContent) -> FileEntry:
+        path = self._index_prefix / name
+        written = create_file(path, write)
+        self._created.append(path)
+        return FileEntry(name=name, bytes=written.bytes, sha256=written.sha256)
+
+    def _sync(self, folder: str) -> None:
+        with storage_errors("flush", self._index_prefix / folder):
+            sync_directory(self._index_prefix / folder)
+
+    def _require_unswept(self) -> None:
+        """Files that were written before the lock was taken may have been swept by another."""
+        for path in self._created:
+            with storage_errors("look for", path):
+                if not path.is_file():
+                    raise LeaseLost(
+                        f"The file {str(path)!r} was swept before it was published: another "
+                        "owner has taken over; let it go on."
+                    )
+
+    def _make_current(self, after: Pointer) -> None:
+        path = self._index_prefix / layout.CURRENT
+        # The lock makes this sure on a sound file system; a share that lost its lock server
+        # is worth a second look.
+        if read_pointer(self._index_prefix) != self._before:
+            raise LeaseLost(
+                f"Another owner has published to {str(self._index_prefix)!r} during this commit, "
+                "which was given up; let the other go on."
+            )
+        try:
+            replace_file(path, after.write_to)
+        except StorageError:
+            # It still is what it was, or it was replaced but may not outlive a power cut. The
+            # caller is told that nothing was published, so that must be true in either case.
+            if read_pointer(self._index_prefix) != self._before:
+                replace_file(path, self._before.write_to)
+            raise
+
+    def _discard(self) -> None:
+        for path in self._created:
+            with suppress(OSError):  # What stays is swept later.
+                path.unlink()
+
+
+def _ensure_pointer(index_prefix: Path) -> Pointer:
+    """Return what ``CURRENT`` says, making it and the directories for a new index first."""
+    pointer = read_pointer(index_prefix)
+    for folder in (layout.MANIFESTS, layout.SEGMENTS, layout.TOMBSTONES):
+        make_directory(index_prefix / folder)
+    if pointer is None:
+        pointer = NOTHING_PUBLISHED
+        replace_file(index_prefix / layout.CURRENT, pointer.write_to)
+    return pointer
