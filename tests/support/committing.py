@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagedex.core.errors import LeaseLost, StorageError
-from imagedex.segments import Commit, DirectoryIndexFiles, Manifest
+from imagedex.segments import Commit, DirectoryIndexFiles, Manifest, Merge
 from imagedex.testing.index_files import (
     assert_holds,
     live_locations,
@@ -124,6 +124,64 @@ def fail_at_each_file_operation(template: Path, scratch: Path, reports: Connecti
         else:
             has_failed = trap.disarm()
         assert_holds(files, images_after(step), dim=DIM)
+    reports.send(number)
+
+
+def merge_all(files: DirectoryIndexFiles) -> Manifest:
+    """Make one segment of all that the current generation has."""
+    current = files.current()
+    assert current is not None
+    numbers = frozenset(segment.number for segment in current.segments)
+    return files.merge(Merge(current.generation, 1, f"step-{step_of(current)}", numbers))
+
+
+def die_while_merging(index_prefix: Path, number: int, reports: Connection) -> None:
+    """Merge and sweep, killed before the n-th operation on a file below the prefix.
+
+    Reports the new generation when it was acknowledged, and 0 when all was done unkilled.
+    """
+    files = DirectoryIndexFiles(index_prefix)
+    trap = _Trap(index_prefix)
+    sys.addaudithook(trap.watch)
+    trap.arm(number, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    reports.send(merge_all(files).generation)
+    files.sweep(keep_jobs=[])
+    reports.send(0)
+
+
+def fail_while_merging(template: Path, scratch: Path, reports: Connection) -> None:
+    """Merge once for each n, on a copy of an index, while the n-th file operation fails.
+
+    Each time the old generation must stand, or the new one when the merge came through, and
+    leave nothing behind. Reports the number of operations that were tried.
+    """
+    trap = _Trap(scratch)
+    sys.addaudithook(trap.watch)
+    has_failed = True
+    number = 0
+    while has_failed:
+        number += 1
+        index_prefix = scratch / str(number)
+        shutil.copytree(template, index_prefix)
+        files = DirectoryIndexFiles(index_prefix)
+        before = files.current()
+        names = {path.name for path in (index_prefix / "segments").iterdir()}
+        trap.arm(number, _fail)
+        try:
+            merge_all(files)
+        except StorageError:
+            has_failed = trap.disarm()
+            assert has_failed
+            assert files.current() == before
+            left = {path.name for path in (index_prefix / "segments").iterdir()} - names
+            assert not left, left
+            merge_all(files)
+        else:
+            has_failed = trap.disarm()
+        merged = files.current()
+        assert merged is not None
+        assert len(merged.segments) == 1
+        assert_holds(files, images_after(step_of(merged)), dim=DIM)
     reports.send(number)
 
 

@@ -16,7 +16,9 @@ from support.committing import (
     commit_step,
     commit_until_killed,
     die_at_file_operation,
+    die_while_merging,
     images_after,
+    merge_all,
     step_of,
 )
 
@@ -84,3 +86,44 @@ def test_a_kill_before_each_single_file_operation_leaves_the_old_or_the_new_gene
     # Killed before it counted, before it was told, in the sweep, and not at all.
     assert outcomes == {(2, True, False), (3, True, False), (3, False, False), (3, False, True)}
     assert number > 25
+
+
+def test_a_kill_before_each_single_file_operation_of_a_merge_changes_nothing_that_is_found(
+    tmp_path: Path, start_process: StartProcess
+) -> None:
+    template = tmp_path / "template"
+    files = DirectoryIndexFiles(template)
+    for step in (1, 2, 3):
+        before = commit_step(files, step)
+    outcomes = set()
+    number = 0
+    done = False
+    while not done:
+        number += 1
+        index_prefix = tmp_path / str(number)
+        shutil.copytree(template, index_prefix)
+        process, reports = start_process(die_while_merging, index_prefix, number)
+        received = _drain(reports)
+        process.join()
+        done = received[-1:] == [0]
+        files = DirectoryIndexFiles(index_prefix)
+        current = files.current()
+        assert current is not None
+        is_merged = len(current.segments) == 1
+        assert is_merged or current == before
+        assert is_merged or not received
+        assert_holds(files, images_after(3), dim=DIM)
+        outcomes.add((is_merged, received == [], done))
+        merge_all(files)
+        commit_step(files, 4)
+        files.sweep(keep_jobs=[])
+        assert_holds(files, images_after(4), dim=DIM)
+        assert not list(index_prefix.rglob("*.tmp"))
+    # Killed before it counted, before it was told, in the sweep, and not at all.
+    assert outcomes == {
+        (False, True, False),
+        (True, True, False),
+        (True, False, False),
+        (True, False, True),
+    }
+    assert number > 20

@@ -19,6 +19,7 @@ from support.committing import (
     commit_steps,
     commit_with_file_size_limits,
     fail_at_each_file_operation,
+    fail_while_merging,
     images_after,
     step_of,
 )
@@ -31,6 +32,16 @@ def test_each_single_file_operation_of_a_commit_may_fail(
     for step in (1, 2):
         commit_step(DirectoryIndexFiles(template), step)
     _, reports = start_process(fail_at_each_file_operation, template, tmp_path / "scratch")
+    assert reports.recv() > 20
+
+
+def test_each_single_file_operation_of_a_merge_may_fail(
+    tmp_path: Path, start_process: StartProcess
+) -> None:
+    template = tmp_path / "template"
+    for step in (1, 2, 3):
+        commit_step(DirectoryIndexFiles(template), step)
+    _, reports = start_process(fail_while_merging, template, tmp_path / "scratch")
     assert reports.recv() > 20
 
 
