@@ -1,7 +1,7 @@
 """The stored index: segments, generations, and how one is published after another."""
 
 from imagedex.segments.directory import DirectoryIndexFiles
-from imagedex.segments.interfaces import Commit, Hits, IndexFiles, Merge, OpenGeneration
+from imagedex.segments.interfaces import Commit, Hits, IndexFiles, IvfPolicy, Merge, OpenGeneration
 from imagedex.segments.records import (
     FileEntry,
     Manifest,
@@ -16,6 +16,7 @@ __all__ = [
     "FileEntry",
     "Hits",
     "IndexFiles",
+    "IvfPolicy",
     "Manifest",
     "Merge",
     "OpenGeneration",

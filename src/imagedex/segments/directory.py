@@ -10,7 +10,7 @@ from imagedex.core.images import ImageFacts, RowLocation
 from imagedex.segments import _parquet, layout
 from imagedex.segments.durable import make_directory, storage_errors
 from imagedex.segments.generation import DirectoryGeneration, open_segment
-from imagedex.segments.interfaces import Commit, Merge, OpenGeneration
+from imagedex.segments.interfaces import Commit, IvfPolicy, Merge, OpenGeneration
 from imagedex.segments.lock import PublishLock
 from imagedex.segments.merging import publish_merge
 from imagedex.segments.parts import part_path, write_part
@@ -28,11 +28,19 @@ class DirectoryIndexFiles:
     links, atomic renames and ``flock``, as local ones and NFS do.
     """
 
-    def __init__(self, index_prefix: Path, *, lock_wait_seconds: float = 30.0) -> None:
+    def __init__(
+        self,
+        index_prefix: Path,
+        *,
+        lock_wait_seconds: float = 30.0,
+        ivf: IvfPolicy = IvfPolicy(),  # noqa: B008 - It is immutable.
+    ) -> None:
+        """Take the directory, how long to wait for its lock, and when to make inverted lists."""
         self._index_prefix = index_prefix
         self._lock = PublishLock(index_prefix / layout.LOCK, wait_seconds=lock_wait_seconds)
         self._tombstones = TombstoneFiles(index_prefix)
         self._published: Published | None = None
+        self._ivf = ivf
 
     @property
     def index_prefix(self) -> Path:
@@ -71,11 +79,11 @@ class DirectoryIndexFiles:
             # a new index must not begin in its place.
             make_directory(self._index_prefix)
         with self._lock.held():
-            return publish_commit(self._index_prefix, commit, self._tombstones)
+            return publish_commit(self._index_prefix, commit, self._tombstones, self._ivf)
 
     def merge(self, merge: Merge) -> Manifest:
         """Publish one segment in the place of several; see ``IndexFiles.merge``."""
-        return publish_merge(self._index_prefix, merge, self._tombstones, self._lock)
+        return publish_merge(self._index_prefix, merge, self._tombstones, self._ivf, self._lock)
 
     def read_facts(self, segment: SegmentEntry) -> Iterator[tuple[RowLocation, ImageFacts]]:
         """Yield what a published segment records of its images, in row order."""
@@ -97,8 +105,8 @@ class DirectoryIndexFiles:
     def open(self, manifest: Manifest, previous: OpenGeneration | None) -> DirectoryGeneration:
         """Open a generation for searching; segments that ``previous`` holds are shared with it.
 
-        The files of each other segment are compared with their checksums. Vectors are mapped
-        from the Faiss file, paths are read. Raises CorruptIndex, StorageError.
+        The files of each other segment are compared with their checksums. Vectors and inverted
+        lists are mapped from their files, paths are read. Raises CorruptIndex, StorageError.
         """
         known = previous if isinstance(previous, DirectoryGeneration) else None
         segments = tuple(

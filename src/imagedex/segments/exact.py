@@ -25,7 +25,7 @@ _QUERIES_OVER_COPY = 4
 _SPARE_ROWS = 64  # Asked for beside k, so that the worst of them lies clearly below the k-th.
 
 _ROWS_AT_ONCE = 65_536  # Bounds the memory of scores while every vector is compared.
-_ROWS_PER_EXACT_BLOCK = 512
+_ROWS_AT_ONCE_GATHERED = 512
 _ROWS_PER_ALIGNED_BLOCK = 2048
 
 
@@ -40,13 +40,23 @@ class ScoredRows:
 class ExactSearch:
     """The vectors of one segment. Safe to call from several threads."""
 
-    def __init__(self, file: FaissFile) -> None:
-        """Search the vectors of ``file``, which are neither copied whole nor changed."""
+    def __init__(self, file: FaissFile, *, with_copy: bool = True) -> None:
+        """Search the vectors of ``file``, which are not changed.
+
+        ``with_copy`` is for segments whose queries all come here: where their number makes it
+        worth while, a copy in half precision is made in memory.
+        """
         self._file = file
         self._vectors = file.vectors()
-        self._copy = (
-            HalfPrecisionCopy(self._vectors) if len(self._vectors) in _ROWS_WITH_COPY else None
-        )
+        self._bytes = self._vectors.view(np.uint8)
+        self._copy = None
+        if with_copy and len(self._vectors) in _ROWS_WITH_COPY:
+            self._copy = HalfPrecisionCopy(self._vectors)
+
+    @property
+    def rows(self) -> int:
+        """How many vectors there are."""
+        return len(self._vectors)
 
     def best(
         self, queries: NDArray[np.float32], ks: Sequence[int], gone: NDArray[np.int64]
@@ -93,7 +103,7 @@ class ExactSearch:
         live = rows[~np.isin(rows, gone)]
         if len(live) < k and len(rows) < len(self._vectors):
             return None
-        found = _k_best(ScoredRows(live, self._scores(query, live)), k)
+        found = self.best_among(query, live, k)
         if len(rows) == len(self._vectors):
             return found
         # Below the float32 before it, so that no other row can be rounded up to the last one.
@@ -110,22 +120,35 @@ class ExactSearch:
             scores = _inner_products(query, block)
             scores[gone[first:last] - start] = -np.inf
             candidates.add(scores, start)
-        rows = candidates.rows
-        return _k_best(ScoredRows(rows, self._scores(query, rows)), k)
+        return self.best_among(query, candidates.rows, k)
 
-    def _scores(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the inner products of these rows with ``query``, float32, in their order.
+    def best_among(self, query: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> ScoredRows:
+        """Return the best ``k`` of these rows and all that equal the last of them.
 
-        Computed in float64 and rounded once, each row by itself: equal vectors have equal
+        Each score is computed in float64 and rounded once, by itself: equal vectors have equal
         scores wherever they lie.
         """
+        if len(rows) > k:
+            # In float32 first: only what can be among the best is computed in float64.
+            blocks = [self._gather(block) @ query for block in _blocks(rows)]
+            rough = np.concatenate(blocks)
+            rows = rows[rough >= np.partition(rough, -k)[-k] - 2 * _summing_error(query)]
         exact_query = query.astype(np.float64)
-        scores = np.empty(len(rows), dtype=np.float32)
-        for start in range(0, len(rows), _ROWS_PER_EXACT_BLOCK):  # Bounds the memory.
-            block = slice(start, start + _ROWS_PER_EXACT_BLOCK)
-            vectors = self._vectors[rows[block]].astype(np.float64)
-            scores[block] = (vectors * exact_query).sum(axis=1)
-        return scores
+        scores = [
+            (self._gather(block).astype(np.float64) * exact_query).sum(axis=1)
+            for block in _blocks(rows)
+        ]
+        return _k_best(ScoredRows(rows, np.concatenate(scores).astype(np.float32)), k)
+
+    def _gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        # As bytes, since NumPy would copy numbers that are not aligned one by one.
+        return self._bytes[rows].view(np.float32)
+
+
+def _blocks(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Return the rows in pieces whose vectors do not fill the memory, at least one."""
+    starts = range(0, max(1, len(rows)), _ROWS_AT_ONCE_GATHERED)
+    return [rows[start : start + _ROWS_AT_ONCE_GATHERED] for start in starts]
 
 
 def _summing_error(query: NDArray[np.float32]) -> float:

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from imagedex.core.errors import CorruptIndex
 from imagedex.segments._faiss import FaissFile
+from imagedex.segments._faiss_ivf import IvfFile
 from imagedex.segments._parquet import PathColumn, read_images, read_paths
+from imagedex.segments.approximate import ApproximateSearch
 from imagedex.segments.exact import ExactSearch
 from imagedex.segments.integrity import require_intact
 from imagedex.segments.interfaces import Hits
@@ -28,7 +30,7 @@ class OpenSegment:
 
     entry: SegmentEntry
     paths: PathColumn
-    search: ExactSearch
+    search: ExactSearch | ApproximateSearch
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,8 @@ def open_segment(index_prefix: Path, entry: SegmentEntry, *, dim: int) -> OpenSe
     """Open a segment after verifying its files.
 
     The Parquet file must be intact (CorruptIndex, StorageError); a Faiss file that is not is
-    made good in memory from the Parquet file, with a warning in the log.
+    made good in memory from the Parquet file, and inverted lists that are not are left out, each
+    with a warning in the log.
     """
     parquet = require_intact(index_prefix, entry.parquet)
     paths = read_paths(parquet)
@@ -137,7 +140,21 @@ def open_segment(index_prefix: Path, entry: SegmentEntry, *, dim: int) -> OpenSe
                 f"expects {dim}; restore it from a copy of the index."
             ) from error
         faiss = FaissFile.build(images.vectors())
-    return OpenSegment(entry, paths, ExactSearch(faiss))
+    return OpenSegment(entry, paths, _search_of(index_prefix, entry, faiss, dim=dim))
+
+
+def _search_of(
+    index_prefix: Path, entry: SegmentEntry, faiss: FaissFile, *, dim: int
+) -> ExactSearch | ApproximateSearch:
+    if entry.ivf is None:
+        return ExactSearch(faiss)
+    try:
+        path = require_intact(index_prefix, entry.ivf.file)
+        lists = IvfFile.open(path, rows=entry.rows, dim=dim)
+    except CorruptIndex as error:
+        _log.warning("inverted_lists_left_out", segment=entry.number, reason=str(error))
+        return ExactSearch(faiss)
+    return ApproximateSearch(lists, entry.ivf.depths, ExactSearch(faiss, with_copy=False))
 
 
 def _live_part(segment: OpenSegment, tombstones: Tombstones) -> _LiveSegment | None:

@@ -35,6 +35,14 @@ class Commit:
 
 
 @dataclass(frozen=True, slots=True)
+class IvfPolicy:
+    """When a segment gets inverted lists, which are searched faster and not quite exactly."""
+
+    min_rows: int = 50_000  # Smaller segments are searched exactly.
+    min_recall: float = 0.99  # At 10 and at 100; where it is not reached, search stays exact.
+
+
+@dataclass(frozen=True, slots=True)
 class Merge:
     """Segments of the current generation that become one, without the rows that are gone."""
 

@@ -7,6 +7,7 @@
     manifests/GENERATION-FENCE.json    immutable
     segments/NUMBER-FENCE.parquet      immutable, the durable asset
     segments/NUMBER-FENCE.faiss        immutable, can be made again from the Parquet file
+    segments/NUMBER-FENCE.ivf          the same, of large segments only
     tombstones/GENERATION-FENCE.parquet  immutable
     parts/JOB/CHUNK-FENCE.parquet      what a chunk left, until it is committed
 
@@ -28,7 +29,7 @@ PARTS = "parts"
 TEMPORARY_SUFFIX = ".tmp"
 
 _MANIFEST = re.compile(r"manifests/(\d{8,18})-(\d{1,18})\.json")
-_SEGMENT = re.compile(r"segments/(\d{8,18})-\d{1,18}\.(parquet|faiss)")
+_SEGMENT = re.compile(r"segments/(\d{8,18})-\d{1,18}\.(parquet|faiss|ivf)")
 _TOMBSTONE = re.compile(r"tombstones/(\d{8,18})-\d{1,18}\.parquet")
 _PART = re.compile(r"parts/([A-Za-z0-9_-]{1,100})/\d{6,18}-\d{1,18}\.parquet")
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
@@ -47,6 +48,11 @@ def parquet_name(segment: int, fence: int) -> str:
 def faiss_name(segment: int, fence: int) -> str:
     """Name the Faiss file of a segment."""
     return f"{SEGMENTS}/{segment:08d}-{fence}.faiss"
+
+
+def ivf_name(segment: int, fence: int) -> str:
+    """Name the file of the inverted lists of a segment."""
+    return f"{SEGMENTS}/{segment:08d}-{fence}.ivf"
 
 
 def tombstone_name(generation: int, fence: int) -> str:

@@ -11,9 +11,17 @@ from typing import Any, TypeVar
 from imagedex.core.errors import CorruptIndex
 from imagedex.core.times import iso_z
 from imagedex.segments import layout
-from imagedex.segments.records import FileEntry, Manifest, SegmentEntry, TombstoneEntry
+from imagedex.segments.records import (
+    FileEntry,
+    IvfEntry,
+    Manifest,
+    SearchDepth,
+    SegmentEntry,
+    TombstoneEntry,
+)
 
-VERSION = 1
+VERSION = 2
+_READABLE_VERSIONS = (1, 2)  # The first had no inverted lists.
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _EntryT = TypeVar("_EntryT")
@@ -43,6 +51,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
                 "faiss": _encode_file(segment.faiss),
                 "job_id": segment.job_id,
                 "chunks": list(segment.chunks),
+                "ivf": None if segment.ivf is None else _encode_ivf(segment.ivf),
             }
             for segment in manifest.segments
         ],
@@ -67,10 +76,10 @@ def decode_manifest(data: bytes, name: str) -> Manifest:
     try:
         document = json.loads(data)
         version = document["version"] if isinstance(document, dict) else None
-        if version != VERSION:
+        if version not in _READABLE_VERSIONS or type(version) is not int:
             raise CorruptIndex(
                 f"The manifest {name!r} has version {version!r} but this release of Imagedex "
-                f"reads version {VERSION}; use the release that wrote it."
+                f"reads versions up to {VERSION}; use the release that wrote it."
             )
         manifest = _decode(_Fields(document, "manifest"))
         _require_consistent(manifest, name)
@@ -108,6 +117,16 @@ class _Fields:
     def text(self, key: str) -> str:
         value: str = self._take(key, str)
         return value
+
+    def number(self, key: str) -> float:
+        value: float = self._take(key, float)
+        return value
+
+    def optional(self, key: str, decode: Callable[[_Fields], _EntryT]) -> _EntryT | None:
+        if self._left.get(key) is None:
+            self._left.pop(key, None)
+            return None
+        return decode(self.fields(key))
 
     def fields(self, key: str) -> _Fields:
         return _Fields(self._take(key, dict), f"{key!r} of {self._where}")
@@ -156,12 +175,52 @@ def _decode_segment(fields: _Fields) -> SegmentEntry:
         faiss=_decode_file(fields.fields("faiss")),
         job_id=fields.text("job_id"),
         chunks=fields.counts("chunks"),
+        ivf=fields.optional("ivf", _decode_ivf),
     )
     fields.end()
-    for file, suffix in ((entry.parquet, ".parquet"), (entry.faiss, ".faiss")):
+    for file, suffix in zip(entry.files, (".parquet", ".faiss", ".ivf"), strict=False):
         if layout.number_of_segment(file.name) != entry.number or not file.name.endswith(suffix):
             raise ValueError(f"{file.name!r} cannot be the {suffix} file of {entry.number}")
     return entry
+
+
+def _encode_ivf(entry: IvfEntry) -> dict[str, object]:
+    return {
+        "file": _encode_file(entry.file),
+        "depths": [
+            {
+                "k": depth.k,
+                "probes": depth.probes,
+                "candidates": depth.candidates,
+                "recall": depth.recall,
+            }
+            for depth in entry.depths
+        ],
+    }
+
+
+def _decode_ivf(fields: _Fields) -> IvfEntry:
+    entry = IvfEntry(
+        file=_decode_file(fields.fields("file")), depths=fields.each("depths", _decode_depth)
+    )
+    fields.end()
+    ks = [depth.k for depth in entry.depths]
+    if not ks or ks != sorted(set(ks)):
+        raise ValueError(f"the depths of {entry.file.name!r} are for {ks}, which do not rise")
+    return entry
+
+
+def _decode_depth(fields: _Fields) -> SearchDepth:
+    depth = SearchDepth(
+        k=fields.count("k", least=1),
+        probes=fields.count("probes", least=1),
+        candidates=fields.count("candidates", least=1),
+        recall=fields.number("recall"),
+    )
+    fields.end()
+    if not 0 <= depth.recall <= 1 or depth.candidates < depth.k:
+        raise ValueError(f"{depth} is no depth of a search")
+    return depth
 
 
 def _decode_tombstone(fields: _Fields) -> TombstoneEntry:

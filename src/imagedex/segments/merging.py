@@ -14,7 +14,7 @@ from imagedex.core.errors import CorruptIndex
 from imagedex.core.images import RowLocation
 from imagedex.segments._parquet import ImageTable, read_images
 from imagedex.segments.integrity import require_intact
-from imagedex.segments.interfaces import Merge
+from imagedex.segments.interfaces import IvfPolicy, Merge
 from imagedex.segments.lock import PublishLock
 from imagedex.segments.published import read_published
 from imagedex.segments.publishing import require_successor
@@ -24,7 +24,11 @@ from imagedex.segments.writing import Author, NewGeneration
 
 
 def publish_merge(
-    index_prefix: Path, merge: Merge, tombstones: TombstoneFiles, lock: PublishLock
+    index_prefix: Path,
+    merge: Merge,
+    tombstones: TombstoneFiles,
+    ivf: IvfPolicy,
+    lock: PublishLock,
 ) -> Manifest:
     """Publish a merge and return the new generation's manifest; see ``IndexFiles.merge``.
 
@@ -39,7 +43,7 @@ def publish_merge(
         )
     gone = tombstones.of(current.tombstones)
     author = Author(merge.fence, current.model_name, current.fingerprint, current.dim)
-    with NewGeneration(index_prefix, current, author) as new:
+    with NewGeneration(index_prefix, current, author, ivf) as new:
         kept = tuple(entry for entry in current.segments if entry not in merged)
         images = _live_rows(index_prefix, merged, gone, dim=current.dim)
         if images is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from imagedex.core.errors import FingerprintMismatch, LeaseLost
 from imagedex.core.fingerprints import ModelIdentity, way_back
 from imagedex.core.images import RowLocation
-from imagedex.segments.interfaces import Commit
+from imagedex.segments.interfaces import Commit, IvfPolicy
 from imagedex.segments.parts import read_parts
 from imagedex.segments.published import read_published
 from imagedex.segments.records import Manifest
@@ -15,7 +15,9 @@ from imagedex.segments.tombstones import TombstoneFiles
 from imagedex.segments.writing import Author, NewGeneration
 
 
-def publish_commit(index_prefix: Path, commit: Commit, tombstones: TombstoneFiles) -> Manifest:
+def publish_commit(
+    index_prefix: Path, commit: Commit, tombstones: TombstoneFiles, ivf: IvfPolicy
+) -> Manifest:
     """Publish a commit and return the new generation's manifest; see ``IndexFiles.commit``.
 
     The caller holds the publish lock. What it costs depends on the rows that the commit adds and
@@ -27,7 +29,7 @@ def publish_commit(index_prefix: Path, commit: Commit, tombstones: TombstoneFile
     _require_same_model(commit, current)
     author = Author(commit.fence, commit.model_name, commit.fingerprint, commit.dim)
     removed = _fresh_removals(commit, current, tombstones)
-    with NewGeneration(index_prefix, current, author) as new:
+    with NewGeneration(index_prefix, current, author, ivf) as new:
         segments = current.segments if current else ()
         gone = current.tombstones if current else ()
         images = read_parts(index_prefix, commit.parts, dim=commit.dim)

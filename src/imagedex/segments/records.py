@@ -21,6 +21,24 @@ class FileEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchDepth:
+    """How deep the inverted lists of a segment are searched for so many results."""
+
+    k: int  # For at most so many.
+    probes: int  # Lists that are read.
+    candidates: int  # Rows of them that are compared exactly.
+    recall: float  # Of the true best k, as measured when the lists were made.
+
+
+@dataclass(frozen=True, slots=True)
+class IvfEntry:
+    """The inverted lists of a large segment, which can be made again from its vectors."""
+
+    file: FileEntry
+    depths: tuple[SearchDepth, ...]  # By rising k; more results are searched for exactly.
+
+
+@dataclass(frozen=True, slots=True)
 class SegmentEntry:
     """A segment as its manifest lists it."""
 
@@ -31,6 +49,12 @@ class SegmentEntry:
     faiss: FileEntry
     job_id: str  # The job that made it, and the chunks of that job which it holds:
     chunks: tuple[int, ...]  # they let the catalog be reconciled after a crash.
+    ivf: IvfEntry | None = None  # None where exact search is fast, or alone is right.
+
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        """All its files."""
+        return (self.parquet, self.faiss, *((self.ivf.file,) if self.ivf else ()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ def _kept_names(index_prefix: Path, current: Manifest | None) -> set[str]:
             manifests.append(manifest)
     for manifest in manifests:
         for segment in manifest.segments:
-            kept.update((segment.parquet.name, segment.faiss.name))
+            kept.update(file.name for file in segment.files)
         kept.update(entry.file.name for entry in manifest.tombstones)
     return kept
 

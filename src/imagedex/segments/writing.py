@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import structlog
+
 from imagedex.core.errors import LeaseLost, StorageError
 from imagedex.core.images import RowLocation
 from imagedex.core.times import utc_now
 from imagedex.segments import layout
 from imagedex.segments._faiss import FaissFile
+from imagedex.segments._faiss_ivf import IvfFile
 from imagedex.segments._parquet import ImageTable, write_tombstones
 from imagedex.segments.durable import (
     WriteContent,
@@ -23,10 +26,16 @@ from imagedex.segments.durable import (
     storage_errors,
     sync_directory,
 )
+from imagedex.segments.interfaces import IvfPolicy
+from imagedex.segments.ivf_tuning import tune
 from imagedex.segments.manifest_json import encode_manifest
 from imagedex.segments.pointer import NOTHING_PUBLISHED, Pointer, read_pointer
-from imagedex.segments.records import FileEntry, Manifest, SegmentEntry, TombstoneEntry
+from imagedex.segments.records import FileEntry, IvfEntry, Manifest, SegmentEntry, TombstoneEntry
 from imagedex.segments.tombstones import to_arrays
+
+_TUNED_FOR = (10, 100)  # Numbers of results.
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +55,14 @@ class NewGeneration:
     the block fails.
     """
 
-    def __init__(self, index_prefix: Path, current: Manifest | None, author: Author) -> None:
+    def __init__(
+        self, index_prefix: Path, current: Manifest | None, author: Author, ivf: IvfPolicy
+    ) -> None:
         """Make the index's directories where they are missing, and take a number."""
         self._index_prefix = index_prefix
         self._current = current
         self._author = author
+        self._ivf = ivf
         self._before = _ensure_pointer(index_prefix)
         self._created: list[Path] = []
         self.number = self._free_generation()
@@ -79,6 +91,7 @@ class NewGeneration:
             "chunks": ",".join(map(str, chunks)),
         }
         faiss = FaissFile.build(images.vectors())
+        lists = self._inverted_lists(number, faiss)
         entry = SegmentEntry(
             number=number,
             generation=self.number,
@@ -90,6 +103,7 @@ class NewGeneration:
             faiss=self._create(layout.faiss_name(number, author.fence), faiss.write_to),
             job_id=job_id,
             chunks=chunks,
+            ivf=lists,
         )
         self._sync(layout.SEGMENTS)
         return entry
@@ -135,6 +149,26 @@ class NewGeneration:
         self._sync(layout.MANIFESTS)
         self._make_current(Pointer(manifest=name, sha256=hashlib.sha256(data).hexdigest()))
         return manifest
+
+    def _inverted_lists(self, number: int, flat: FaissFile) -> IvfEntry | None:
+        """Write the inverted lists of a large segment, if they are good enough."""
+        rows = len(flat.vectors())
+        if rows < self._ivf.min_rows:
+            return None
+        lists = IvfFile.build(flat.vectors())
+        tuning = tune(lists, flat, ks=_TUNED_FOR, recall=self._ivf.min_recall)
+        if not tuning.depths:
+            _log.warning(
+                "inverted_lists_dropped",
+                segment=number,
+                rows=rows,
+                recall=round(tuning.recall, 4),
+                wanted=self._ivf.min_recall,
+            )
+            return None
+        _log.info("inverted_lists_made", segment=number, rows=rows, recall=tuning.recall)
+        name = layout.ivf_name(number, self._author.fence)
+        return IvfEntry(self._create(name, lists.write_to), tuning.depths)
 
     def _free_generation(self) -> int:
         """Return a generation that has no files, not even some that a crash left over."""

@@ -13,8 +13,13 @@ import pytest
 from imagedex.core.errors import CorruptIndex
 from imagedex.segments import FileEntry, Manifest, SegmentEntry, TombstoneEntry
 from imagedex.segments.manifest_json import decode_manifest, encode_manifest
+from imagedex.segments.records import IvfEntry, SearchDepth
 
 _NAME = "manifests/00000004-2.json"
+_IVF = IvfEntry(
+    FileEntry("segments/00000002-1.ivf", 12, "d" * 64),
+    (SearchDepth(10, 8, 100, 0.995), SearchDepth(100, 16, 500, 1.0)),
+)
 _MANIFEST = Manifest(
     generation=4,
     fence=2,
@@ -33,6 +38,7 @@ _MANIFEST = Manifest(
             faiss=FileEntry(f"segments/{number:08d}-1.faiss", 11, "b" * 64),
             job_id="job",
             chunks=(1, 2),
+            ivf=_IVF if number == 2 else None,
         )
         for number in (1, 2)
     ),
@@ -49,9 +55,17 @@ def test_a_manifest_is_read_as_it_was_written() -> None:
 
 
 def test_a_manifest_of_a_later_version_asks_for_a_later_release() -> None:
-    document = json.loads(encode_manifest(_MANIFEST)) | {"version": 2, "new": True}
-    with pytest.raises(CorruptIndex, match=r"version 2 .* use the release that wrote it"):
+    document = json.loads(encode_manifest(_MANIFEST)) | {"version": 3, "new": True}
+    with pytest.raises(CorruptIndex, match=r"version 3 .* use the release that wrote it"):
         decode_manifest(json.dumps(document).encode(), _NAME)
+
+
+def test_a_manifest_of_the_first_version_has_no_inverted_lists() -> None:
+    document = json.loads(encode_manifest(_MANIFEST)) | {"version": 1}
+    for segment in document["segments"]:
+        del segment["ivf"]
+    manifest = decode_manifest(json.dumps(document).encode(), _NAME)
+    assert [segment.ivf for segment in manifest.segments] == [None, None]
 
 
 def _set(**values: object) -> Callable[[dict[str, Any]], None]:
@@ -62,14 +76,26 @@ def _set_segment(**values: object) -> Callable[[dict[str, Any]], None]:
     return lambda document: document["segments"][0].update(values)
 
 
+def _set_ivf(**values: object) -> Callable[[dict[str, Any]], None]:
+    return lambda document: document["segments"][1]["ivf"].update(values)
+
+
 def _drop(key: str) -> Callable[[dict[str, Any]], None]:
     return lambda document: document.__delitem__(key)
+
+
+_DEPTH = {"k": 10, "probes": 8, "candidates": 100, "recall": 0.995}
 
 
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
         (_drop("fence"), "no 'fence'"),
+        (_set_ivf(depths=[]), "do not rise"),
+        (_set_ivf(depths=[_DEPTH, _DEPTH]), "do not rise"),
+        (_set_ivf(depths=[_DEPTH | {"recall": 1.5}]), "no depth of a search"),
+        (_set_ivf(depths=[_DEPTH | {"candidates": 9}]), "no depth of a search"),
+        (_set_ivf(file={"name": "segments/00000001-1.ivf", "bytes": 1, "sha256": "d" * 64}), "ivf"),
         (_set(extra=1), "unknown members"),
         (_set(generation=True), "'generation'"),
         (_set(generation=5), "describes generation 5"),
