@@ -10,7 +10,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import structlog
@@ -26,6 +26,8 @@ from imagedex.indexing import (
     Indexing,
     IndexingService,
     IndexLocations,
+    MergePolicy,
+    Merger,
     Publisher,
     WorkerSetup,
     missing_index,
@@ -34,7 +36,7 @@ from imagedex.ingest import DecodeLimits, ImageRoots, Thumbnailer
 from imagedex.jobs import JobKind, JobRunner, SqlJobStore
 from imagedex.models import ModelStore, find_model
 from imagedex.search import QueryAnswer, QueryService
-from imagedex.segments import DirectoryIndexFiles
+from imagedex.segments import DirectoryIndexFiles, IvfPolicy
 from imagedex.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -62,7 +64,8 @@ class Application:
         self._jobs = SqlJobStore(self._database, lease_seconds=settings.indexing.lease_seconds)
         self._engine = _make_engine(settings)
         # One object for each index, since it remembers the manifest that it has read.
-        files_of = lru_cache(maxsize=_MAX_OPEN_INDEXES)(DirectoryIndexFiles)
+        ivf = IvfPolicy(settings.search.ivf_min_rows, settings.search.min_recall)
+        files_of = lru_cache(maxsize=_MAX_OPEN_INDEXES)(partial(DirectoryIndexFiles, ivf=ivf))
         self._queries = QueryService(
             files_of=files_of,
             encoder=_LazyTextEncoder(self.model, threads=_search_threads(settings)),
@@ -97,12 +100,18 @@ class Application:
 
     def _make_runner(self, limits: DecodeLimits) -> JobRunner:
         settings = self.settings.indexing
+        merger = Merger(
+            self._publisher,
+            self._jobs,
+            MergePolicy(max_deltas=settings.max_deltas, rebuild_share=settings.rebuild_share),
+        )
         flow = IndexFlow(
             database=self._database,
             catalog=self._catalog,
             jobs=self._jobs,
             engine=self._engine,
             publisher=self._publisher,
+            merger=merger,
             setup=WorkerSetup(
                 model=self.model,
                 image_roots=self._image_roots,
@@ -117,7 +126,11 @@ class Application:
         self._owner_prefix = f"{socket.gethostname()}:{self.settings.home}:"
         return JobRunner(
             self._jobs,
-            {JobKind.FULL: flow.run, JobKind.INCREMENTAL: flow.run},
+            {
+                JobKind.FULL: flow.run,
+                JobKind.INCREMENTAL: flow.run,
+                JobKind.REBUILD: merger.rebuild,
+            },
             owner=f"{self._owner_prefix}{os.getpid()}:{secrets.token_hex(4)}",
         )
 

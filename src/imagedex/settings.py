@@ -63,6 +63,18 @@ class IndexingSettings(_Group):
         description="A running job publishes what it has after this many seconds, and after a "
         "tenth of its time so far when that is longer, so that segments stay few.",
     )
+    max_deltas: int = Field(
+        8,
+        ge=1,
+        description="When a job leaves more segments than that beside the largest, the "
+        "smaller ones are merged.",
+    )
+    rebuild_share: float = Field(
+        0.1,
+        gt=0,
+        description="When a job leaves more images added or gone than this share of the largest "
+        "segment (and 5,000 at least), all segments are made into one.",
+    )
     batch_images: int = Field(
         32,
         ge=1,
@@ -109,6 +121,20 @@ class EmbeddingSettings(_Group):
 
 class SearchSettings(_Group):
     """Queries."""
+
+    ivf_min_rows: int = Field(
+        50_000,
+        ge=1000,
+        description="Segments with so many images get inverted lists, which are searched many "
+        "times faster; smaller ones are searched exactly. Applies to segments made from then on.",
+    )
+    min_recall: float = Field(
+        0.99,
+        gt=0,
+        le=1,
+        description="Share of the true best 10, and best 100, that inverted lists must find, as "
+        "measured when they are made; where they do not, the segment is searched exactly.",
+    )
 
     cache_entries: int = Field(
         1024,

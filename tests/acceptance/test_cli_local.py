@@ -34,10 +34,18 @@ def test_a_directory_is_indexed_searched_and_looked_after_without_a_server(tmp_p
     assert "5 images up to date" in commands.run("index", photos).stdout
     assert len(commands.json("search", "a circle", "-k", "3")["results"]) == 3
     assert commands.json("stats")["num_images"] == 5
-    (job,) = commands.json("jobs")["jobs"]
+    generation = commands.json("stats")["generation"]
+    assert "5 images up to date" in commands.run("rebuild").stdout
+    assert commands.json("stats")["generation"] == generation + 1
+    assert len(commands.json("search", "a circle", "-k", "3")["results"]) == 3
+    (_, job) = commands.json("jobs")["jobs"]
     assert job["status"] == "completed"
     assert commands.json("keys", "create", "--name", "n", "--scope", "admin")["secret"]
     assert [key["name"] for key in commands.json("keys")["keys"]] == ["n"]
+
+
+def test_what_was_never_indexed_cannot_be_rebuilt(tmp_path: Path) -> None:
+    assert "index a directory first" in Commands.local(tmp_path / "home").fail("rebuild")
 
 
 def test_image_roots_that_are_set_are_enforced(tmp_path: Path) -> None:

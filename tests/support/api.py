@@ -98,6 +98,7 @@ def gated_calls(photos: Path) -> list[Call]:
             index,
             {"image_paths": [f"{photos}/0.jpg"]},
         ),
+        Call("POST", "/api/v1/index/rebuild", "/api/v1/index/rebuild", index, {}),
         Call(
             "GET",
             f"/api/v1/index/status/{JOB_ID}",

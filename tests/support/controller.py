@@ -16,6 +16,8 @@ from imagedex.indexing import (
     IndexFlow,
     IndexingService,
     IndexLocations,
+    MergePolicy,
+    Merger,
     Publisher,
     WorkerSetup,
     embed_chunk,
@@ -46,6 +48,7 @@ class Controller:
         model: ColourModel | None = None,
         chunk_images: int = 3,
         engine: Engine | None = None,
+        merge_policy: MergePolicy = MergePolicy(),  # noqa: B008 - It is immutable.
     ) -> None:
         self.photos = folder / "photos"
         self.photos.mkdir(exist_ok=True)
@@ -78,19 +81,27 @@ class Controller:
         self.setup = WorkerSetup(
             model=self.model, image_roots=roots, limits=DecodeLimits(), batch_images=2
         )
+        merger = Merger(self.publisher, self.jobs, merge_policy)
         flow = IndexFlow(
             database=self.database,
             catalog=self.catalog,
             jobs=self.jobs,
             engine=self.engine,
             publisher=self.publisher,
+            merger=merger,
             setup=self.setup,
             chunk_images=chunk_images,
             commit_images=6,
             commit_seconds=3600,
         )
         self.runner = JobRunner(
-            self.jobs, {JobKind.FULL: flow.run, JobKind.INCREMENTAL: flow.run}, owner="test:1"
+            self.jobs,
+            {
+                JobKind.FULL: flow.run,
+                JobKind.INCREMENTAL: flow.run,
+                JobKind.REBUILD: merger.rebuild,
+            },
+            owner="test:1",
         )
         self.indexing = IndexingService(
             catalog=self.catalog,

@@ -59,6 +59,15 @@ class NotifyRequest(_Request):
     index_prefix: AbsolutePath | None = Field(None, description="By default the server's index.")
 
 
+class RebuildRequest(_Request):
+    """Make one segment of all that an index has."""
+
+    model_config = _examples({"priority": "low"})
+
+    index_prefix: AbsolutePath | None = Field(None, description="By default the server's index.")
+    priority: PriorityName = "normal"
+
+
 class QueryRequest(_Request):
     """Find images by describing them."""
 
@@ -83,7 +92,7 @@ class KeyRequest(_Request):
 
 
 class TriggerAnswer(_Answer):
-    """The job that scans the directory."""
+    """The job that does what was asked for."""
 
     model_config = _examples(
         {"job_id": JOB_ID, "status": "queued", "message": "Indexing of '/photos/2025' is queued."}

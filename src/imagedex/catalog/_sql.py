@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -115,6 +115,58 @@ class SqlCatalog:
             }
             tally.store(values)
         tally.settle(generation=generation, updated_at=self._now())
+
+    def record_merge(
+        self,
+        transaction: Transaction,
+        index_id: int,
+        *,
+        generation: int,
+        moved: Iterable[tuple[RowLocation, ImageFacts]],
+    ) -> None:
+        """Bring the catalog to a generation that only moved rows: their new locations in.
+
+        Whatever else is known of an image stays. ``moved`` may be of any length. Raises NotFound
+        for an index that is not known.
+        """
+        connection = transaction.connection
+        if generation <= _recorded_generation(connection, index_id):
+            return
+        tally = _Tally(connection, index_id)
+        for batch in _batches(moved, _BATCH):
+            known = _known(connection, index_id, [facts.image_path for _, facts in batch])
+            places, new = [], {}
+            for location, facts in batch:
+                row = known.get(facts.image_path)
+                if row is None or row.segment is None:
+                    new[facts.image_path] = _indexed_values(index_id, location, facts)
+                else:
+                    place = {"to_segment": location.segment, "to_row": location.row}
+                    places.append({"known_key": row.image_key, **place})
+            if places:
+                connection.execute(_MOVE, places)
+            tally.store(new)
+        tally.settle(generation=generation, updated_at=self._now())
+
+    def forget_lost(
+        self, transaction: Transaction, index_id: int, *, segments: Collection[int]
+    ) -> None:
+        """Forget each image whose vector lies in none of these segments (reconciliation).
+
+        Raises NotFound for an index that is not known.
+        """
+        connection = transaction.connection
+        _recorded_generation(connection, index_id)
+        tally = _Tally(connection, index_id)
+        rows = connection.execute(
+            _KNOWN.where(
+                images.c.index_id == index_id,
+                images.c.segment.is_not(None),
+                images.c.segment.not_in(sorted(segments)),
+            )
+        )
+        tally.remove(rows.all())
+        tally.settle()
 
     def forget_images(
         self, transaction: Transaction, index_id: int, image_paths: Sequence[str]
@@ -238,6 +290,11 @@ class _Tally:
         self._failed += by * (state == ImageState.FAILED)
 
 
+_MOVE = (
+    update(images)
+    .where(images.c.image_key == bindparam("known_key"))
+    .values(segment=bindparam("to_segment"), segment_row=bindparam("to_row"))
+)
 _KNOWN = select(images.c.image_key, images.c.image_path, images.c.state, images.c.segment)
 _BY_PATH = (
     images.c.index_id == bindparam("of_index"),

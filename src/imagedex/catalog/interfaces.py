@@ -6,7 +6,7 @@ holds; that is how catalog rows and a job's checkpoint are committed as one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -102,6 +102,28 @@ class Catalog(Protocol):
         A generation that is recorded already, or an older one, changes nothing, so that it may
         be replayed. Of a path that comes twice in ``indexed`` the last one counts.
         """
+        ...
+
+    def record_merge(
+        self,
+        transaction: Transaction,
+        index_id: int,
+        *,
+        generation: int,
+        moved: Iterable[tuple[RowLocation, ImageFacts]],
+    ) -> None:
+        """Bring the catalog to a generation that only moved rows: their new locations in.
+
+        Whatever else is known of an image stays, also that a later version of it failed. An
+        image that is not known as indexed becomes so. A generation that is recorded already, or
+        an older one, changes nothing.
+        """
+        ...
+
+    def forget_lost(
+        self, transaction: Transaction, index_id: int, *, segments: Collection[int]
+    ) -> None:
+        """Forget each image whose vector lies in none of these segments (reconciliation)."""
         ...
 
     def forget_images(

@@ -19,6 +19,7 @@ from imagedex.cli.commands.index import index
 from imagedex.cli.commands.jobs import jobs
 from imagedex.cli.commands.keys import keys
 from imagedex.cli.commands.models import models
+from imagedex.cli.commands.rebuild import rebuild
 from imagedex.cli.commands.search import search
 from imagedex.cli.commands.serve import serve
 from imagedex.cli.commands.stats import stats
@@ -38,6 +39,7 @@ program = typer.Typer(
 )
 program.command("serve")(serve)
 program.command("index")(index)
+program.command("rebuild")(rebuild)
 program.command("search")(search)
 program.add_typer(jobs, name="jobs")
 program.command("stats")(stats)

@@ -126,6 +126,17 @@ class ImagedexClient:
         body |= _given(index_prefix=index_prefix)
         return self._post("/api/v1/index/notify", body, NotifyReceipt, idempotency_key)
 
+    def rebuild(
+        self,
+        *,
+        index_prefix: str | None = None,
+        priority: str = "normal",
+        idempotency_key: str | None = None,
+    ) -> TriggerReceipt:
+        """Request that all segments of an index become one, with new search structures."""
+        body = {"priority": priority} | _given(index_prefix=index_prefix)
+        return self._post("/api/v1/index/rebuild", body, TriggerReceipt, idempotency_key)
+
     def status(self, job_id: str) -> JobState:
         """Return a job's state."""
         return parse_answer(self._send("GET", f"/api/v1/index/status/{_part(job_id)}"), JobState)

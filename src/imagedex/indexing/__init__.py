@@ -4,6 +4,7 @@ from imagedex.indexing.chunk import ChunkTask, WorkerSetup, embed_chunk
 from imagedex.indexing.flow import IndexFlow
 from imagedex.indexing.interfaces import Indexing, IndexStats, JobReport, WorkerReport
 from imagedex.indexing.locations import IndexLocations
+from imagedex.indexing.merging import MergePolicy, Merger
 from imagedex.indexing.publishing import Publisher, missing_index
 from imagedex.indexing.service import IndexingService
 
@@ -15,6 +16,8 @@ __all__ = [
     "Indexing",
     "IndexingService",
     "JobReport",
+    "MergePolicy",
+    "Merger",
     "Publisher",
     "WorkerReport",
     "WorkerSetup",

@@ -18,6 +18,7 @@ from imagedex.core.errors import EngineError
 from imagedex.database import Database
 from imagedex.engine import Engine
 from imagedex.indexing.chunk import ChunkTask, WorkerSetup, embed_chunk
+from imagedex.indexing.merging import Merger
 from imagedex.indexing.planning import Plan, plan_notified, plan_scan
 from imagedex.indexing.publishing import Publisher
 from imagedex.ingest import has_image_name, scan
@@ -58,6 +59,7 @@ class IndexFlow:
         jobs: JobStore,
         engine: Engine,
         publisher: Publisher,
+        merger: Merger,
         setup: WorkerSetup,
         chunk_images: int,
         commit_images: int,
@@ -68,6 +70,7 @@ class IndexFlow:
         self._jobs = jobs
         self._engine = engine
         self._publisher = publisher
+        self._merger = merger
         self._setup = setup
         self._chunk_images = chunk_images
         self._commit_images = commit_images
@@ -89,6 +92,7 @@ class IndexFlow:
             # What was embedded before is good and was paid for.
             self._publisher.publish(run.lease, index_prefix)
             raise
+        self._merger.merge_if_due(run.lease, index_prefix)
         self._publisher.sweep(index_prefix, job.index_id)
 
     def _embed_and_publish(self, run: JobRun, index_prefix: Path) -> None:

@@ -78,6 +78,19 @@ class Indexing(Protocol):
         """
         ...
 
+    def rebuild(
+        self,
+        *,
+        index_prefix: str | None = None,
+        priority: Priority = Priority.NORMAL,
+        idempotency: IdempotencyKey | None = None,
+    ) -> Job:
+        """Request that all segments of an index become one, with new search structures.
+
+        Raises NotFound where nothing was indexed.
+        """
+        ...
+
     def status(self, job_id: str) -> JobReport:
         """Return a job's state. Raises NotFound."""
         ...

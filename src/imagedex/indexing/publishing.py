@@ -1,4 +1,4 @@
-"""Bring embedded chunks into a new generation, and the catalog up to the current one.
+"""Bring embedded chunks, or merged segments, into a new generation, and the catalog up to it.
 
 Order (invariant 3): segment files, manifest, ``CURRENT``, then one database transaction with the
 catalog's rows and the job's checkpoint. A crash before ``CURRENT`` leaves the old generation and
@@ -18,7 +18,7 @@ from imagedex.core.images import ImageFacts, RowLocation
 from imagedex.database import Database
 from imagedex.embedding import EmbeddingModel
 from imagedex.jobs import Chunk, ChunkAction, ChunkState, JobStore, Lease
-from imagedex.segments import Commit, IndexFiles, Manifest
+from imagedex.segments import Commit, IndexFiles, Manifest, Merge
 
 _log = structlog.get_logger(__name__)
 
@@ -84,6 +84,7 @@ class Publisher:
 
         Each step can be the last: the next replay goes on from the generation that it recorded.
         """
+        numbers = {entry.number for entry in manifest.segments}
         generations = {entry.generation for entry in manifest.segments}
         generations |= {entry.generation for entry in manifest.tombstones}
         for generation in sorted(generations):
@@ -103,6 +104,8 @@ class Publisher:
                 self._catalog.record_tombstones(transaction, index_id, buried)
                 for entry in segments:
                     self._jobs.checkpoint_committed(transaction, entry.job_id, entry.chunks)
+                # A merge leaves no tombstones of the rows that it dropped.
+                self._catalog.forget_lost(transaction, index_id, segments=numbers)
 
     def publish_left_over(self, lease: Lease, index_prefix: Path) -> None:
         """Publish what other jobs of the index have embedded and not yet published.
@@ -187,6 +190,45 @@ class Publisher:
                 job_id=job_id,
             )
             self._on_published(index_prefix)
+
+    def merge(self, lease: Lease, index_prefix: Path, segments: frozenset[int]) -> None:
+        """Publish one segment in the place of several of the current generation.
+
+        Raises LeaseLost, StorageError, CorruptIndex; then the current generation is what it was.
+        """
+        self.reconcile(index_prefix)
+        self._jobs.renew(lease)
+        files = self._files_of(index_prefix)
+        index_id = lease.job.index_id
+        manifest = files.merge(
+            Merge(
+                expected_generation=self._catalog.ensure_index(index_prefix).generation,
+                fence=lease.fence,
+                job_id=lease.job.job_id,
+                segments=segments,
+            )
+        )
+        new = [entry for entry in manifest.segments if entry.generation == manifest.generation]
+        # Read before the transaction: a share that hangs must not hold up all writers.
+        rows = [row for entry in new for row in files.read_facts(entry)]
+        with self._database.transaction() as transaction:
+            self._jobs.assert_held(transaction, lease)
+            self._catalog.record_merge(
+                transaction, index_id, generation=manifest.generation, moved=rows
+            )
+        _log.info(
+            "segments_merged",
+            index_prefix=str(index_prefix),
+            generation=manifest.generation,
+            merged=len(segments),
+            segments=len(manifest.segments),
+            job_id=lease.job.job_id,
+        )
+        self._on_published(index_prefix)
+
+    def current(self, index_prefix: Path) -> Manifest | None:
+        """Return the current generation's manifest, or None while there is none."""
+        return self._files_of(index_prefix).current()
 
     def may_publish(self, lease: Lease, index_prefix: Path) -> bool:
         """Say whether the lease's fence is high enough for what was published already."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from imagedex.catalog import Catalog
+from imagedex.core.errors import NotFound
 from imagedex.core.times import utc_now
 from imagedex.embedding import EmbeddingModel
 from imagedex.engine import Engine, WorkerStatus
@@ -88,6 +89,22 @@ class IndexingService:
         rate = self._jobs.recent_images_per_second(job.index_id)
         return job, None if rate is None else len(paths) / rate
 
+    def rebuild(
+        self,
+        *,
+        index_prefix: str | None = None,
+        priority: Priority = Priority.NORMAL,
+        idempotency: IdempotencyKey | None = None,
+    ) -> Job:
+        """Request that all segments of an index become one. Raises NotFound."""
+        prefix = self._locations.resolve(index_prefix)
+        manifest = self._files_of(prefix).current()
+        if manifest is None:
+            raise NotFound(f"There is no index at {str(prefix)!r}; index a directory first.")
+        return self._submit(
+            JobKind.REBUILD, {}, index_prefix, priority, idempotency, manifest.images
+        )
+
     def _submit(
         self,
         kind: JobKind,
@@ -108,8 +125,8 @@ class IndexingService:
             dedupe_key=hashlib.sha256(canonical).hexdigest(),
             images_count=images_count,
             # A forced job would embed everything once more; a change that came while it ran is
-            # found by the next scan.
-            runs_again=not request.get("force_reindex", False),
+            # found by the next scan. One rebuild is enough for all who ask while it runs.
+            runs_again=kind is not JobKind.REBUILD and not request.get("force_reindex", False),
         )
         return self._jobs.submit(new, idempotency)
 

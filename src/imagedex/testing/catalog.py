@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -199,6 +200,57 @@ class CatalogContract:
         self.bury(index_id, RowLocation(1, 0))
         assert catalog.counts(index_id) == CatalogCounts(indexed=2, failed=0)
 
+    def move(self, index_id: int, generation: int, paths: str) -> None:
+        """Record a merge whose segment, of the generation's number, holds these images."""
+        with self._kept_database.transaction() as transaction:
+            self._kept_catalog.record_merge(
+                transaction,
+                index_id,
+                generation=generation,
+                moved=[
+                    (RowLocation(generation, row), make_facts(path, content_hash="b" * 64))
+                    for row, path in enumerate(paths.split())
+                ],
+            )
+
+    def test_a_merge_moves_images_and_changes_nothing_else_of_them(
+        self, catalog: Catalog, index_id: int
+    ) -> None:
+        self.publish(index_id, 1, "/a /b")
+        self.fail(index_id, make_failure("/b", stamp=FileStamp(9, 9)))
+        before = catalog.lookup(index_id, ["/a", "/b"])
+        self.move(index_id, 2, "/b /a")
+        self.move(index_id, 2, "/a /b")
+        after = catalog.lookup(index_id, ["/a", "/b"])
+        assert after == {
+            "/a": replace(before["/a"], location=RowLocation(2, 1)),
+            "/b": replace(before["/b"], location=RowLocation(2, 0)),
+        }
+        assert catalog.counts(index_id) == CatalogCounts(indexed=2, failed=1)
+        index = catalog.get_index(Path("/indexes/photos"))
+        assert index is not None
+        assert index.generation == 2
+
+    def test_a_merge_makes_images_known_that_were_not(
+        self, catalog: Catalog, index_id: int
+    ) -> None:
+        self.publish(index_id, 1, "/a")
+        self.fail(index_id, make_failure("/b"))
+        self.move(index_id, 2, "/a /b /c")
+        assert catalog.counts(index_id) == CatalogCounts(indexed=3, failed=0)
+        assert catalog.lookup(index_id, ["/c"])["/c"].location == RowLocation(2, 2)
+
+    def test_images_of_segments_that_are_lost_are_forgotten(
+        self, catalog: Catalog, index_id: int
+    ) -> None:
+        self.publish(index_id, 1, "/a /b")
+        self.publish(index_id, 2, "/b")
+        self.fail(index_id, make_failure("/c"))
+        with self._kept_database.transaction() as transaction:
+            catalog.forget_lost(transaction, index_id, segments={2, 3})
+        assert set(catalog.lookup(index_id, ["/a", "/b", "/c"])) == {"/b", "/c"}
+        assert catalog.counts(index_id) == CatalogCounts(indexed=1, failed=1)
+
     def test_a_forgotten_index_is_as_new_and_the_others_stay(
         self, catalog: Catalog, index_id: int
     ) -> None:
@@ -235,6 +287,8 @@ class CatalogContract:
             self.fail(99, make_failure("/a"))
         with pytest.raises(NotFound):
             self.bury(99, RowLocation(1, 1))
+        with pytest.raises(NotFound):
+            self.move(99, 1, "/a")
 
     def test_any_number_of_paths_can_be_looked_up_and_stored(
         self, catalog: Catalog, index_id: int

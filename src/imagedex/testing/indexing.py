@@ -79,6 +79,19 @@ class InMemoryIndexing:
         )
         return job, None
 
+    def rebuild(
+        self,
+        *,
+        index_prefix: str | None = None,
+        priority: Priority = Priority.NORMAL,
+        idempotency: IdempotencyKey | None = None,
+    ) -> Job:
+        prefix = str(self.locations.resolve(index_prefix))
+        if self.index_stats.generation == 0:
+            raise NotFound(f"There is no index at {prefix!r}; index a directory first.")
+        request = {"index_prefix": prefix}
+        return self._submit(JobKind.REBUILD, request, priority, idempotency, images=0)
+
     def status(self, job_id: str) -> JobReport:
         return JobReport(self._get(job_id), self.workers, estimated_completion=None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,8 @@ def test_call_with_an_admin_key_succeeds(
 ) -> None:
     job = application.indexing.trigger(str(photos))
     made, _ = application.keys.create("to be revoked", {Scope.QUERY})
+    stats = application.indexing.index_stats
+    application.indexing.index_stats = replace(stats, generation=1)
     if call.template.endswith("/retry"):
         application.indexing.cancel(job.job_id)
     path = call.path.replace(JOB_ID, job.job_id).replace("{made}", made.key_id)

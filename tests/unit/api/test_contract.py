@@ -61,6 +61,21 @@ def test_trigger_queues_a_job(
     assert job.request["force"] is True
 
 
+def test_a_rebuild_is_queued_for_an_index_that_is_there(
+    client: ApiClient, admin: str, application: InMemoryApplication
+) -> None:
+    body = {"priority": "low"}
+    answer = client.call("POST", "/api/v1/index/rebuild", key=admin, json=body)
+    assert answer.status_code == 404
+    assert "index a directory first" in answer.json()["detail"]
+    application.indexing.index_stats = replace(application.indexing.index_stats, generation=1)
+    answer = client.call("POST", "/api/v1/index/rebuild", key=admin, json=body)
+    assert answer.status_code == 202
+    assert answer.json()["status"] == "queued"
+    job = application.indexing.status(answer.json()["job_id"]).job
+    assert (job.kind, job.priority) == (JobKind.REBUILD, Priority.LOW)
+
+
 def test_notify_counts_the_images_that_were_named(
     client: ApiClient, admin: str, photos: Path, application: InMemoryApplication
 ) -> None:

@@ -24,6 +24,7 @@ from imagedex.api.schemas import (
     JobWorker,
     NotifyAnswer,
     NotifyRequest,
+    RebuildRequest,
     TriggerAnswer,
     TriggerRequest,
 )
@@ -96,6 +97,34 @@ def index_router(context: ApiContext) -> APIRouter:
             status=job.status,
             images_count=len(set(body.image_paths)),
             estimated_time_seconds=estimated_seconds,
+        )
+        return JsonAnswer(answer, HTTPStatus.ACCEPTED)
+
+    @router.post(
+        "/rebuild",
+        operation_id="rebuildIndex",
+        summary="Rebuild an index",
+        status_code=HTTPStatus.ACCEPTED,
+        response_model=TriggerAnswer,
+        responses=problem_documents(404, 408, 409, 413, 415),
+    )
+    async def rebuild(
+        request: Request, body: RebuildRequest, idempotency_key: IdempotencyHeader = None
+    ) -> JsonAnswer:
+        """Make one segment of all, without the rows that are gone, and new search structures.
+
+        Nothing is embedded again, and queries are answered all the while. The server does this
+        by itself when enough has changed. The same request while its job is active returns
+        that job.
+        """
+        job = await run_on_paths(
+            indexing.rebuild,
+            index_prefix=body.index_prefix,
+            priority=Priority[body.priority.upper()],
+            idempotency=idempotency_of(idempotency_key, principal_of(request), "rebuild", body),
+        )
+        answer = TriggerAnswer(
+            job_id=job.job_id, status=job.status, message=f"The rebuild is {job.status.value}."
         )
         return JsonAnswer(answer, HTTPStatus.ACCEPTED)
 

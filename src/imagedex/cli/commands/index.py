@@ -14,9 +14,10 @@ import typer
 from imagedex.cli.commands.search import absolute_text
 from imagedex.cli.invocation import IndexPrefixOption, Invocation, JsonOption, invocation_of
 from imagedex.cli.output import Output
+from imagedex.cli.watching import watch, write_receipt
 
 if TYPE_CHECKING:
-    from imagedex.client import ImagedexClient, JobState, NotifyReceipt, TriggerReceipt
+    from imagedex.client import ImagedexClient, NotifyReceipt, TriggerReceipt
 
 
 class PriorityName(StrEnum):
@@ -68,9 +69,9 @@ def index(
     with _indexing_client(invocation_of(context), target) as client:
         receipt = _submit(client, target, absolute_text(index_prefix), force, priority)
         if no_wait:
-            _write_receipt(output, receipt)
+            write_receipt(output, receipt)
         else:
-            _watch(output, client, receipt.job_id)
+            watch(output, client, receipt.job_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,35 +153,3 @@ def _submit(
         force_reindex=force,
         priority=priority.value,
     )
-
-
-def _write_receipt(output: Output, receipt: TriggerReceipt | NotifyReceipt) -> None:
-    if output.as_json:
-        output.document(receipt)
-    else:
-        output.line(receipt.job_id)
-        output.note(f"See how it fares: imagedex jobs show {receipt.job_id}")
-
-
-def _watch(output: Output, client: ImagedexClient, job_id: str) -> None:
-    from imagedex.cli.outcome import fetch_outcome, write_outcome
-    from imagedex.cli.progress import JobProgress
-
-    try:
-        with JobProgress(output.errors) as progress:
-            state: JobState = client.wait(job_id, progress.show)
-    except KeyboardInterrupt:
-        output.note(_after_interrupt(job_id))
-        raise
-    write_outcome(output, fetch_outcome(client, state))
-
-
-def _after_interrupt(job_id: str) -> str:
-    from imagedex.cli.connection import is_remote
-
-    if is_remote():
-        return (
-            f"The server goes on with job {job_id}. "
-            f"To watch it: imagedex jobs show {job_id}. To stop it: imagedex jobs cancel {job_id}"
-        )
-    return "Stopping. What is done is kept; the same command goes on from there."

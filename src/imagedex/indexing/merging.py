@@ -1,0 +1,105 @@
+"""Keeping the segments of an index few: which of them are merged, and when.
+
+The largest segment is the main one; the others are deltas, which every query searches as well.
+Merging costs what the merged rows cost, so it waits until it is worth it: a few small appends
+cost nothing beyond themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from imagedex.core.errors import StorageError
+from imagedex.indexing.publishing import Publisher
+from imagedex.jobs import JobRun, JobStore, JobYielded, Lease
+from imagedex.segments import Manifest, SegmentEntry
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class MergePolicy:
+    """When segments are merged."""
+
+    max_deltas: int = 8  # With more of them, the smaller ones become one.
+    rebuild_share: float = 0.1  # Of the main segment's rows, added or gone since it was made:
+    rebuild_rows: int = 5_000  # when more than that share and so many, all becomes one.
+
+
+class Merger:
+    """Merges segments of any index. Only a lease's holder calls it for that index."""
+
+    def __init__(self, publisher: Publisher, jobs: JobStore, policy: MergePolicy) -> None:
+        self._publisher = publisher
+        self._jobs = jobs
+        self._policy = policy
+
+    def merge_if_due(self, lease: Lease, index_prefix: Path) -> None:
+        """Merge what the policy says, at the end of a job that has published.
+
+        A full disk or a share that fails leaves the segments as they are: the job's images are
+        published, and the next job tries again.
+        """
+        manifest = self._publisher.current(index_prefix)
+        due = due_segments(manifest, self._policy) if manifest else frozenset[int]()
+        if not due:
+            return
+        try:
+            self._publisher.merge(lease, index_prefix, due)
+        except StorageError as error:
+            _log.warning(
+                "merge_put_off",
+                index_prefix=str(index_prefix),
+                segments=len(due),
+                error=str(error),
+            )
+
+    def rebuild(self, run: JobRun) -> None:
+        """Run a rebuild job: make one segment of all, with new search structures."""
+        job = run.lease.job
+        index_prefix = Path(job.request["index_prefix"])
+        self._publisher.reconcile(index_prefix)
+        if not self._publisher.may_publish(run.lease, index_prefix):
+            raise JobYielded("The index was published under a higher fence than this lease has.")
+        self._publisher.publish_left_over(run.lease, index_prefix)
+        run.checkpoint()
+        manifest = self._publisher.current(index_prefix)
+        if manifest is not None and manifest.segments:
+            numbers = frozenset(segment.number for segment in manifest.segments)
+            self._publisher.merge(run.lease, index_prefix, numbers)
+        images = manifest.images if manifest else 0
+        if not job.is_planned:
+            self._jobs.save_plan(
+                run.lease, (), total_images=images, settled_images=images, failures=()
+            )
+        self._publisher.sweep(index_prefix, job.index_id)
+
+
+def due_segments(manifest: Manifest, policy: MergePolicy) -> frozenset[int]:
+    """Return the numbers of the segments that should become one; none when all is well."""
+    if not manifest.segments:
+        return frozenset()
+    main = max(manifest.segments, key=lambda segment: segment.rows)
+    deltas = [segment for segment in manifest.segments if segment is not main]
+    gone = sum(entry.rows for entry in manifest.tombstones)
+    changed = gone + sum(segment.rows for segment in deltas)
+    if changed >= policy.rebuild_rows and changed > policy.rebuild_share * main.rows:
+        return frozenset(segment.number for segment in manifest.segments)
+    if len(deltas) > policy.max_deltas:
+        return frozenset(segment.number for segment in _smallest(deltas, policy.max_deltas))
+    return frozenset()
+
+
+def _smallest(deltas: list[SegmentEntry], max_deltas: int) -> list[SegmentEntry]:
+    """Return the smaller half, and those that are no larger than all before them together.
+
+    So a row is written again only when it becomes part of a segment about twice as large.
+    """
+    deltas = sorted(deltas, key=lambda segment: segment.rows)
+    count = max_deltas // 2 + 1
+    while count < len(deltas) and deltas[count].rows <= sum(d.rows for d in deltas[:count]):
+        count += 1
+    return deltas[:count]
