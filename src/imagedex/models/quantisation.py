@@ -70,7 +70,6 @@ def quantise(
     if count < 1:
         raise InvalidRequest(f"At least one picture is needed, not --count {count}.")
     model = ClipModel.open(directory, name=name, reduced_decoding=reduced_decoding)
-    _require_open_text_batch(model)
     chosen = method or _best_method(on_note)
     calibrating, held_out = _pictures(
         model, images, count=count, method=chosen, threads=threads, limits=limits, on_note=on_note
@@ -144,7 +143,8 @@ def _make(
     graph = model.files.graph(part, Precision.FP32)
     with int8_files.work_folder(graph) as work:
         if method is QuantisationMethod.DYNAMIC:
-            made, versions = _make_dynamic(graph, work)
+            # A picture fills the cores alone, and scales for each of its patches only cost time.
+            made, versions = _make_dynamic(graph, work, scale_rows=part == "text")
         else:
             made, versions = _make_calibrated(model, graph, work, calibrating)
         agreement = _agreement(model, made[0], held_out, threads) if held_out else None
@@ -159,14 +159,16 @@ def _make(
     return record
 
 
-def _make_dynamic(graph: Path, work: Path) -> tuple[list[Path], dict[str, str]]:
+def _make_dynamic(
+    graph: Path, work: Path, *, scale_rows: bool
+) -> tuple[list[Path], dict[str, str]]:
     from imagedex.models import _dynamic_int8
 
     output = work / int8_files.new_name(graph, ".onnx")
     source = int8_files.link_graph(graph, work / "source")
     # The library makes a second copy on the way, and does not say when a disk cuts it off.
     require_space(work, 2 * sum(file.stat().st_size for file in source.parent.rglob("*.*")))
-    _dynamic_int8.quantise_dynamically(source, output)
+    _dynamic_int8.quantise_dynamically(source, output, scale_rows=scale_rows)
     return [output, *describe_graph(output).weight_files], _dynamic_int8.versions()
 
 
@@ -212,15 +214,6 @@ def _pixel_input(model: ClipModel) -> PixelInput:
         height=spec.height,
         width=spec.width,
     )
-
-
-def _require_open_text_batch(model: ClipModel) -> None:
-    batch = model.specification.text.batch
-    if batch not in (None, 1):
-        raise ModelError(
-            f"The text graph {str(model.files.text_graph)!r} takes {batch} texts at once, which "
-            "dynamic int8 would mix; export it with an open batch axis."
-        )
 
 
 def _int8_form(model: ClipModel) -> ClipModel:

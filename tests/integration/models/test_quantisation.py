@@ -237,7 +237,7 @@ FULL = """
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
     try:
         if output.suffix == ".onnx":
-            quantise_dynamically(graph, output)
+            quantise_dynamically(graph, output, scale_rows=True)
         else:
             picture = np.zeros((32, 32, 3), dtype=np.uint8)
             quantise_calibrated(

@@ -16,7 +16,7 @@ from typing import Any
 from imagedex.core.errors import ModelError
 from imagedex.embedding.clip.lock_file import LockedFile
 
-_FORMAT = 1
+_FORMAT = 2  # The first had texts with one scale for a whole batch.
 _REMEDY = "Make the graph again by: imagedex models quantize NAME --images DIR"
 
 

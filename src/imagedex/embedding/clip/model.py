@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -129,10 +129,6 @@ class ClipModel:
         from imagedex.embedding.clip.tokenizer import ClipTokenizer
 
         spec = self.specification.text
-        if self.precision is Precision.INT8:
-            # Its activations are scaled by the largest of a whole input, so that the vector of a
-            # text would depend on what else is in its batch.
-            spec = replace(spec, batch=1)
         # The tokenizer first: its faults show at once, the graph takes seconds to load.
         tokenizer = ClipTokenizer(self.files.tokenizer, spec)
         runner = load_graph(

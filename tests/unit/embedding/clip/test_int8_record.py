@@ -39,7 +39,8 @@ def test_where_there_is_no_record_there_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": 2},
+        {"format": 1},
+        {"format": 3},
         {"files": []},
         {"files": [{"path": "../other/model.onnx", "bytes": 1, "sha256": "c", "mtime_ns": 1}]},
         {"files": [{"path": "/etc/passwd", "bytes": 1, "sha256": "c", "mtime_ns": 1}]},
