@@ -36,6 +36,7 @@ from imagedex.models import ModelStore, find_model
 from imagedex.search import QueryAnswer, QueryService
 from imagedex.segments import DirectoryIndexFiles
 from imagedex.settings import Settings
+from imagedex.upkeep import Doctor
 
 _log = structlog.get_logger(__name__)
 
@@ -272,6 +273,22 @@ def decode_limits(settings: Settings) -> DecodeLimits:
         timeout_seconds=decoding.timeout_seconds,
         memory_bytes=decoding.memory_bytes,
     )
+
+
+def build_doctor(settings: Settings, index_prefix: str | None) -> tuple[Doctor, Database]:
+    """Wire what examines an index; close the database afterwards.
+
+    Raises OutsideIndexRoots, InvalidRequest for a prefix that may not be named.
+    """
+    database = Database(settings.effective_database_url)
+    locations = IndexLocations(settings.effective_index_prefix, settings.index_roots)
+    doctor = Doctor(
+        DirectoryIndexFiles(locations.resolve(index_prefix)),
+        database=database,
+        catalog=SqlCatalog(database),
+        jobs=SqlJobStore(database),
+    )
+    return doctor, database
 
 
 def build_application(settings: Settings, *, run_jobs: bool) -> Application:

@@ -1,7 +1,10 @@
 """The stored index: segments, generations, and how one is published after another."""
 
 from imagedex.segments.directory import DirectoryIndexFiles
+from imagedex.segments.examination import FilesReport, examine_files
+from imagedex.segments.findings import Finding, FindingKind
 from imagedex.segments.interfaces import Commit, Hits, IndexFiles, OpenGeneration
+from imagedex.segments.live_rows import LiveRows
 from imagedex.segments.records import (
     FileEntry,
     Manifest,
@@ -14,11 +17,16 @@ __all__ = [
     "Commit",
     "DirectoryIndexFiles",
     "FileEntry",
+    "FilesReport",
+    "Finding",
+    "FindingKind",
     "Hits",
     "IndexFiles",
+    "LiveRows",
     "Manifest",
     "OpenGeneration",
     "Part",
     "SegmentEntry",
     "TombstoneEntry",
+    "examine_files",
 ]
