@@ -34,9 +34,9 @@ from imagedex.ingest import DecodeLimits, ImageRoots, Thumbnailer
 from imagedex.jobs import JobKind, JobRunner, SqlJobStore
 from imagedex.models import ModelStore, find_model
 from imagedex.search import QueryAnswer, QueryService
-from imagedex.segments import DirectoryIndexFiles
+from imagedex.segments import DirectoryIndexFiles, publish_lock
 from imagedex.settings import Settings
-from imagedex.upkeep import Doctor
+from imagedex.upkeep import Diagnosis, Doctor, Repair
 
 _log = structlog.get_logger(__name__)
 
@@ -275,20 +275,41 @@ def decode_limits(settings: Settings) -> DecodeLimits:
     )
 
 
-def build_doctor(settings: Settings, index_prefix: str | None) -> tuple[Doctor, Database]:
-    """Wire what examines an index; close the database afterwards.
+class Surgery:
+    """A doctor for one index, wired; close it afterwards."""
 
-    Raises OutsideIndexRoots, InvalidRequest for a prefix that may not be named.
-    """
-    database = Database(settings.effective_database_url)
-    locations = IndexLocations(settings.effective_index_prefix, settings.index_roots)
-    doctor = Doctor(
-        DirectoryIndexFiles(locations.resolve(index_prefix)),
-        database=database,
-        catalog=SqlCatalog(database),
-        jobs=SqlJobStore(database),
-    )
-    return doctor, database
+    def __init__(self, settings: Settings, index_prefix: str | None) -> None:
+        """Open nothing yet. Raises OutsideIndexRoots, InvalidRequest for the prefix."""
+        self._home = settings.home
+        self._database = Database(settings.effective_database_url)
+        self._catalog = SqlCatalog(self._database)
+        self._jobs = SqlJobStore(self._database)
+        locations = IndexLocations(settings.effective_index_prefix, settings.index_roots)
+        self._files = DirectoryIndexFiles(locations.resolve(index_prefix))
+
+    def examine(self) -> Diagnosis:
+        """Say what is wrong; changes nothing."""
+        return Doctor(
+            self._files, database=self._database, catalog=self._catalog, jobs=self._jobs
+        ).examine()
+
+    def repair(self) -> list[str]:
+        """Make good what can be made good; return what was done, in sentences.
+
+        Raises HomeInUse while a server runs on this home.
+        """
+        with HomeLock(self._home):
+            return Repair(
+                self._files,
+                database=self._database,
+                catalog=self._catalog,
+                jobs=self._jobs,
+                hold_index=publish_lock(self._files.index_prefix).held,
+            ).run()
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
 
 
 def build_application(settings: Settings, *, run_jobs: bool) -> Application:

@@ -27,3 +27,28 @@ def test_the_doctor_finds_a_healthy_index_healthy_and_a_damaged_one_not(tmp_path
     told = commands.run("doctor", code=1).stdout
     assert told.startswith("faiss: ")
     assert "1 finding." in told
+
+
+def test_an_index_whose_database_was_deleted_is_repaired_and_served(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    draw_pictures(photos, 3)
+    home = tmp_path / "home"
+    commands = Commands.local(home)
+    with ServerProcess(home, [photos]) as server:
+        Commands.remote(server).run("index", photos)
+        (faiss,) = (home / "index" / "segments").glob("*.faiss")
+        faiss.unlink()
+        assert f"process {server.pid}" in commands.fail("doctor", "--repair")
+        # The generation that is open goes on answering.
+        assert len(Commands.remote(server).json("search", "a circle")["results"]) == 3
+    for path in home.glob("imagedex.db*"):
+        path.unlink()
+    repaired = commands.json("doctor", "--repair")
+    assert repaired["healthy"]
+    assert len(repaired["actions"]) >= 3
+    assert faiss.exists()
+    assert commands.json("doctor", "--repair")["actions"] == []
+    with ServerProcess(home, [photos]) as server:
+        assert len(Commands.remote(server).json("search", "a circle")["results"]) == 3
+        assert commands.json("stats")["num_images"] == 3
+        Commands.remote(server).run("index", photos)

@@ -4,7 +4,8 @@ from imagedex.indexing.chunk import ChunkTask, WorkerSetup, embed_chunk
 from imagedex.indexing.flow import IndexFlow
 from imagedex.indexing.interfaces import Indexing, IndexStats, JobReport, WorkerReport
 from imagedex.indexing.locations import IndexLocations
-from imagedex.indexing.publishing import Publisher, missing_index
+from imagedex.indexing.publishing import Publisher
+from imagedex.indexing.reconciling import Reconciler, missing_index
 from imagedex.indexing.service import IndexingService
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "IndexingService",
     "JobReport",
     "Publisher",
+    "Reconciler",
     "WorkerReport",
     "WorkerSetup",
     "embed_chunk",

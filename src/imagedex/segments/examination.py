@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from imagedex.segments.durable import storage_errors
 from imagedex.segments.findings import REPAIR, Finding, FindingKind
 from imagedex.segments.integrity import require_intact
 from imagedex.segments.live_rows import LiveRows
-from imagedex.segments.lock import PublishLock
+from imagedex.segments.lock import publish_lock
 from imagedex.segments.manifest_json import decode_manifest
 from imagedex.segments.pointer import read_pointer
 from imagedex.segments.published import read_published
@@ -21,7 +22,6 @@ from imagedex.segments.records import FileEntry, Manifest, SegmentEntry
 from imagedex.segments.sweeping import sweepable_names
 
 _ATTEMPTS = 5
-_LOCK_WAIT_SECONDS = 10.0
 _LOST_VECTORS = (
     "restore a snapshot that holds it (imagedex snapshot list), or the file from a copy of the "
     "index, or index again under another prefix"
@@ -51,18 +51,23 @@ class FilesReport:
         return self.manifest is not None and all(f.kind not in fatal for f in self.findings)
 
 
-def examine_files(index_prefix: Path) -> FilesReport:
+def examine_files(index_prefix: Path, *, is_locked: bool = False) -> FilesReport:
     """Look at all files of an index; those of a running server may change meanwhile.
 
     Raises StorageError when the storage cannot be read, which is no finding about the index.
+
+    Parameters
+    ----------
+    is_locked
+        The caller holds the publish lock.
     """
     for _ in range(_ATTEMPTS - 1):
         before = _pointer_bytes(index_prefix)
-        report = _Examination(index_prefix).report()
+        report = _Examination(index_prefix, is_locked=is_locked).report()
         # What was missing may have been swept because a newer generation counts.
         if not report.findings or _pointer_bytes(index_prefix) == before:
             return report
-    return _Examination(index_prefix).report()
+    return _Examination(index_prefix, is_locked=is_locked).report()
 
 
 def manifests_present(index_prefix: Path) -> list[tuple[str, Manifest | CorruptIndex]]:
@@ -93,8 +98,9 @@ def manifests_present(index_prefix: Path) -> list[tuple[str, Manifest | CorruptI
 class _Examination:
     """One look at all files."""
 
-    def __init__(self, index_prefix: Path) -> None:
+    def __init__(self, index_prefix: Path, *, is_locked: bool) -> None:
         self._index_prefix = index_prefix
+        self._is_locked = is_locked
         self._findings: list[Finding] = []
         self._files = 0
         self._bytes = 0
@@ -189,8 +195,7 @@ class _Examination:
         if any(f.kind in unreadable for f in self._findings) or not self._orphans():
             return
         # A commit may be writing them. The lock tells, as far as it can be had.
-        lock = PublishLock(self._index_prefix / layout.LOCK, wait_seconds=_LOCK_WAIT_SECONDS)
-        with lock.held():
+        with nullcontext() if self._is_locked else publish_lock(self._index_prefix).held():
             self._report_orphans(self._orphans())
 
     def _report_orphans(self, names: list[str]) -> None:

@@ -100,6 +100,7 @@ class Publication:
             next_segment=next_segment,
             segments=segments,
             tombstones=tombstones,
+            base_generation=current.base_generation if current else 0,
         )
 
     def _next_generation(self, current: Manifest | None) -> int:

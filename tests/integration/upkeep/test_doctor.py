@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import sqlite3
 import threading
@@ -21,6 +19,7 @@ from imagedex.testing.index_files import make_commit
 from imagedex.upkeep import Diagnosis, Doctor
 from support.controller import Controller
 from support.damage import DAMAGES
+from support.forging import forge
 
 
 def _examine(controller: Controller) -> Diagnosis:
@@ -121,12 +120,7 @@ def test_a_search_structure_of_other_vectors_is_found_though_its_checksum_is_rig
 ) -> None:
     manifest = _current(controller)
     entry = manifest.segments[0]
-    path = controller.prefix / entry.faiss.name
-    data = bytearray(path.read_bytes())
-    data[-4:] = b"\x00\x00\x00\x40"  # The last number of the last vector.
-    path.unlink()
-    path.write_bytes(data)
-    _forge(controller, manifest, entry.faiss.sha256, path)
+    forge(controller.prefix, entry.faiss)
     (finding,) = _examine(controller).findings
     assert finding.kind is FindingKind.ALIGNMENT
     assert f"row {entry.rows - 1}" in finding.message
@@ -234,14 +228,3 @@ def test_while_a_controller_publishes_a_healthy_index_stays_healthy(
         may_stop.set()
         indexing.join()
     assert found == [()] * 8
-
-
-def _forge(controller: Controller, manifest: Manifest, sha256: str, path: Path) -> None:
-    """Let the manifest and CURRENT expect what a file holds now."""
-    new = hashlib.sha256(path.read_bytes()).hexdigest()
-    place = controller.prefix / f"manifests/{manifest.generation:08d}-{manifest.fence}.json"
-    place.write_text(place.read_text().replace(sha256, new))
-    pointer = controller.prefix / "CURRENT"
-    document = json.loads(pointer.read_text())
-    document["sha256"] = hashlib.sha256(place.read_bytes()).hexdigest()
-    pointer.write_text(json.dumps(document))

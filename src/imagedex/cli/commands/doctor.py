@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,26 +18,41 @@ if TYPE_CHECKING:
 
 def doctor(
     context: typer.Context,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="Make good what can be made good from the Parquet files; no server may run.",
+        ),
+    ] = False,
     index_prefix: IndexPrefixOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check an index on this machine: its files, their checksums, and the catalog.
 
     Reads everything and changes nothing; a server may run meanwhile, and the database may be
-    gone. The exit code is 0 when the index is healthy and 1 when something was found.
+    gone. With --repair, what can be made good is made good first. The exit code is 0 when the
+    index is healthy (now) and 1 when something was found (and is left).
     """
-    from imagedex.app import build_doctor
+    from imagedex.app import Surgery
+    from imagedex.cli.logs import configure_logging
 
     output = Output(as_json=as_json)
-    settings = invocation_of(context).settings()
-    examiner, database = build_doctor(settings, absolute_text(index_prefix))
+    invocation = invocation_of(context)
+    settings = invocation.settings()
+    level = "debug" if invocation.debug else "error"  # What is done is told below.
+    configure_logging(level, pretty=True, tracebacks=invocation.debug)
+    surgery = Surgery(settings, absolute_text(index_prefix))
     try:
-        diagnosis = examiner.examine()
+        actions = surgery.repair() if repair else []
+        diagnosis = surgery.examine()
     finally:
-        database.close()
+        surgery.close()
     if as_json:
-        output.document(_document(diagnosis))
+        output.document({**_document(diagnosis), "actions": actions})
     else:
+        for action in actions:
+            output.line(f"repair: {action}")
         _write(output, diagnosis)
     if not diagnosis.is_healthy:
         raise typer.Exit(ExitCode.FAILED)
