@@ -34,9 +34,9 @@ from imagedex.ingest import DecodeLimits, ImageRoots, Thumbnailer
 from imagedex.jobs import JobKind, JobRunner, SqlJobStore
 from imagedex.models import ModelStore, find_model
 from imagedex.search import QueryAnswer, QueryService
-from imagedex.segments import DirectoryIndexFiles, publish_lock
+from imagedex.segments import DirectoryIndexFiles, SnapshotDirectory, publish_lock
 from imagedex.settings import Settings
-from imagedex.upkeep import Diagnosis, Doctor, Repair
+from imagedex.upkeep import Diagnosis, Doctor, Repair, Snapshots
 
 _log = structlog.get_logger(__name__)
 
@@ -276,7 +276,7 @@ def decode_limits(settings: Settings) -> DecodeLimits:
 
 
 class Surgery:
-    """A doctor for one index, wired; close it afterwards."""
+    """What looks after one index, wired; close it afterwards."""
 
     def __init__(self, settings: Settings, index_prefix: str | None) -> None:
         """Open nothing yet. Raises OutsideIndexRoots, InvalidRequest for the prefix."""
@@ -286,6 +286,7 @@ class Surgery:
         self._jobs = SqlJobStore(self._database)
         locations = IndexLocations(settings.effective_index_prefix, settings.index_roots)
         self._files = DirectoryIndexFiles(locations.resolve(index_prefix))
+        self._snapshots_directory = settings.snapshots_of(self._files.index_prefix)
 
     def examine(self) -> Diagnosis:
         """Say what is wrong; changes nothing."""
@@ -298,7 +299,7 @@ class Surgery:
 
         Raises HomeInUse while a server runs on this home.
         """
-        with HomeLock(self._home):
+        with self.alone():
             return Repair(
                 self._files,
                 database=self._database,
@@ -306,6 +307,22 @@ class Surgery:
                 jobs=self._jobs,
                 hold_index=publish_lock(self._files.index_prefix).held,
             ).run()
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """Keep states of the index; to go back to one, hold the home (``alone``)."""
+        return Snapshots(
+            self._files,
+            SnapshotDirectory(self._snapshots_directory),
+            database=self._database,
+            catalog=self._catalog,
+            jobs=self._jobs,
+            hold_index=publish_lock(self._files.index_prefix).held,
+        )
+
+    def alone(self) -> HomeLock:
+        """Return the lock of the home, to be held in a block. It raises HomeInUse there."""
+        return HomeLock(self._home)
 
     def close(self) -> None:
         """Close the database."""

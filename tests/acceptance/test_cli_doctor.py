@@ -52,3 +52,33 @@ def test_an_index_whose_database_was_deleted_is_repaired_and_served(tmp_path: Pa
         assert len(Commands.remote(server).json("search", "a circle")["results"]) == 3
         assert commands.json("stats")["num_images"] == 3
         Commands.remote(server).run("index", photos)
+
+
+def test_a_snapshot_is_kept_beside_a_server_and_restored_without_it(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    draw_pictures(photos, 3)
+    home = tmp_path / "home"
+    commands = Commands.local(home)
+    with ServerProcess(home, [photos]) as server:
+        remote = Commands.remote(server)
+        remote.run("index", photos)
+        made = commands.json("snapshot", "create", "before")
+        assert (made["name"], made["num_images"], made["generation"]) == ("before", 3, 1)
+        assert "unset IMAGEDEX_URL" in remote.fail("snapshot", "list")
+        draw_pictures(photos, 5, seed=7)
+        remote.run("index", photos)
+        images = commands.json("stats")["num_images"]
+        assert images > 3
+        assert f"process {server.pid}" in commands.fail("snapshot", "restore", "before")
+        assert f"process {server.pid}" in commands.fail("rollback")
+    assert [s["name"] for s in commands.json("snapshot", "list")["snapshots"]] == ["before"]
+    assert "before" in commands.run("snapshot", "list").stdout
+    assert commands.json("snapshot", "restore", "before") == {"generation": 3, "num_images": 3}
+    assert commands.json("rollback", "2") == {"generation": 4, "num_images": images}
+    assert "with 3 images" in commands.run("rollback").stdout
+    assert commands.json("doctor")["healthy"]
+    assert "deleted" in commands.run("snapshot", "delete", "before").stdout
+    assert "snapshot list" in commands.fail("snapshot", "restore", "before")
+    with ServerProcess(home, [photos]) as server:
+        assert len(Commands.remote(server).json("search", "a circle")["results"]) == 3
+        assert commands.json("stats")["generation"] == 5

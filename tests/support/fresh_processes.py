@@ -16,9 +16,7 @@ from support.committing import StartProcess
 def process_context() -> ForkServerContext:
     """Return a server of fresh processes that has imported what they need."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["support.committing", "support.repairing", "imagedex.testing.index_files"]
-    )
+    context.set_forkserver_preload(["support.committing", "support.repairing", "support.snapshots"])
     return context
 
 

@@ -22,6 +22,7 @@ from imagedex.cli.commands.keys import keys
 from imagedex.cli.commands.models import models
 from imagedex.cli.commands.search import search
 from imagedex.cli.commands.serve import serve
+from imagedex.cli.commands.snapshot import rollback, snapshot
 from imagedex.cli.commands.stats import stats
 from imagedex.cli.failures import CommandFailed, ExitCode
 from imagedex.cli.invocation import Invocation
@@ -45,6 +46,8 @@ program.command("stats")(stats)
 program.add_typer(keys, name="keys")
 program.add_typer(models, name="models")
 program.command("eval")(evaluate)
+program.add_typer(snapshot, name="snapshot")
+program.command("rollback")(rollback)
 program.command("doctor")(doctor)
 
 

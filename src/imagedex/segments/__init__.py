@@ -14,6 +14,8 @@ from imagedex.segments.records import (
     SegmentEntry,
     TombstoneEntry,
 )
+from imagedex.segments.republishing import roll_back
+from imagedex.segments.snapshots import Snapshot, SnapshotDirectory
 
 __all__ = [
     "Commit",
@@ -30,9 +32,12 @@ __all__ = [
     "OpenGeneration",
     "Part",
     "SegmentEntry",
+    "Snapshot",
+    "SnapshotDirectory",
     "TombstoneEntry",
     "examine_files",
     "mend_faiss_files",
     "mend_pointer",
     "publish_lock",
+    "roll_back",
 ]

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from imagedex.core.errors import StorageError
+from imagedex.core.errors import NotFound, StorageError
 from imagedex.core.times import utc_now
 from imagedex.segments import layout
 from imagedex.segments.durable import (
@@ -18,8 +18,11 @@ from imagedex.segments.durable import (
     storage_errors,
     sync_directory,
 )
+from imagedex.segments.examination import files_of, manifests_present
+from imagedex.segments.integrity import require_intact
 from imagedex.segments.manifest_json import encode_manifest
 from imagedex.segments.pointer import Pointer
+from imagedex.segments.published import read_published
 from imagedex.segments.records import Manifest
 
 
@@ -119,3 +122,39 @@ def _names(index_prefix: Path) -> Iterator[str]:
         with storage_errors("list", directory):
             names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
         yield from (f"{folder}/{name}" for name in names)
+
+
+def roll_back(index_prefix: Path, *, generation: int | None, known_generation: int) -> Manifest:
+    """Publish an earlier generation, all of whose files are there, as a new one; return it.
+
+    The caller holds the publish lock. Raises NotFound when that generation is not kept any more,
+    or when there is no earlier one, CorruptIndex when a file of it is damaged, StorageError.
+
+    Parameters
+    ----------
+    generation
+        Which one; None for the last before the current one.
+    known_generation
+        The newest that the catalog knows.
+    """
+    current = read_published(index_prefix)
+    if current is None or current.manifest is None:
+        raise NotFound(f"There is no index at {str(index_prefix)!r}.")
+    now = current.manifest.generation
+    kept = [
+        manifest
+        for _, manifest in manifests_present(index_prefix)
+        if isinstance(manifest, Manifest) and manifest.generation < now
+    ]
+    chosen = next((m for m in kept if generation in (None, m.generation)), None)
+    if chosen is None:
+        there = ", ".join(str(manifest.generation) for manifest in kept) or "none"
+        wanted = "An earlier generation" if generation is None else f"Generation {generation}"
+        raise NotFound(
+            f"{wanted} is not kept beside the current one, {now} (kept: {there}); restore a "
+            "snapshot instead, see imagedex snapshot list."
+        )
+    for file in files_of(chosen):
+        require_intact(index_prefix, file)
+    fence = 1 + max(current.manifest.fence, highest_fence(index_prefix))
+    return republish(index_prefix, chosen, fence=fence, least_generation=known_generation + 1)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,21 +41,6 @@ def test_files_that_may_not_grow_fail_the_commit_and_no_more(
     assert failures >= 5
     assert step >= 5
     assert_holds(files, images_after(step), dim=DIM)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Mount a file system of 256 KiB."""
-    if os.geteuid() != 0:
-        pytest.skip("Only root can mount a small file system.")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "imagedex-test", str(disk)]
-    mounted = subprocess.run(command, check=False, capture_output=True, text=True)
-    if mounted.returncode != 0:
-        pytest.skip(f"This machine does not let root mount: {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def test_a_full_disk_fails_the_commit_and_space_lets_it_go_on(small_disk: Path) -> None:
