@@ -10,6 +10,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 
@@ -36,7 +37,14 @@ from imagedex.models import ModelStore, find_model
 from imagedex.search import QueryAnswer, QueryService
 from imagedex.segments import DirectoryIndexFiles, SnapshotDirectory, publish_lock
 from imagedex.settings import Settings
-from imagedex.upkeep import Diagnosis, Doctor, Repair, Snapshots
+from imagedex.upkeep import (
+    BackupSchedule,
+    DatabaseBackups,
+    Diagnosis,
+    Doctor,
+    Repair,
+    Snapshots,
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -93,6 +101,7 @@ class Application:
             files_of=files_of,
         )
         self._warming: threading.Thread | None = None
+        self._backups: BackupSchedule | None = None
         admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
         self.keys = KeyService(SqlKeyStore(self._database), admin_key=admin_key)
 
@@ -161,6 +170,21 @@ class Application:
         self._warming = threading.Thread(target=self.readiness, name="warm-up")
         self._warming.start()
 
+    def keep_backups(self) -> None:
+        """Back up the database when it is due, from now on, unless the settings want none."""
+        backup = self.settings.backup
+        if backup.interval_hours == 0:
+            return
+        self._backups = BackupSchedule(
+            DatabaseBackups(
+                self._database,
+                self.settings.backups_directory,
+                interval=timedelta(hours=backup.interval_hours),
+                keep=backup.keep,
+            )
+        )
+        self._backups.start()
+
     def close(self) -> None:
         """Stop running jobs (they resume after their last chunk) and give everything back."""
         self._runner.close()
@@ -170,6 +194,8 @@ class Application:
             # Not before the jobs: loading a large model, or a share that hangs, must not keep
             # them running.
             self._warming.join()
+        if self._backups is not None:
+            self._backups.close()
         self._database.close()
         self._home_lock.release()
 

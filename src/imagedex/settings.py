@@ -144,6 +144,23 @@ class SnapshotSettings(_Group):
         return _absolute(value)
 
 
+class BackupSettings(_Group):
+    """Backups of the database that a server makes by itself."""
+
+    interval_hours: float = Field(
+        24.0, ge=0, le=8760, description="A backup is made this long after the last one; 0: none."
+    )
+    keep: int = Field(7, ge=1, le=1000, description="How many of the last backups are kept.")
+    directory: Path | None = Field(
+        None, description="Where they lie; by default in `backups` below the home."
+    )
+
+    @field_validator("directory")
+    @classmethod
+    def _make_absolute(cls, value: Path | None) -> Path | None:
+        return _absolute(value)
+
+
 class Settings(BaseSettings):
     """The whole tree."""
 
@@ -189,6 +206,7 @@ class Settings(BaseSettings):
     decoding: DecodingSettings = DecodingSettings()
     search: SearchSettings = SearchSettings()
     snapshots: SnapshotSettings = SnapshotSettings()
+    backup: BackupSettings = BackupSettings()
 
     @field_validator("image_roots", "index_roots", mode="before")
     @classmethod
@@ -238,6 +256,11 @@ class Settings(BaseSettings):
     def models_directory(self) -> Path:
         """Where models are installed."""
         return self.home / "models"
+
+    @property
+    def backups_directory(self) -> Path:
+        """Where the backups of the database lie."""
+        return self.backup.directory or self.home / "backups"
 
     def snapshots_of(self, index_prefix: Path) -> Path:
         """Where the snapshots of an index lie."""

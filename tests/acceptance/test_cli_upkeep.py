@@ -1,12 +1,14 @@
-"""``imagedex doctor`` as a real process, beside a real server."""
+"""Doctor, snapshots and backups as real processes, beside a real server."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from support.commands import Commands
 from support.pictures import draw_pictures
 from support.server import ServerProcess
+from support.waiting import wait_until
 
 
 def test_the_doctor_finds_a_healthy_index_healthy_and_a_damaged_one_not(tmp_path: Path) -> None:
@@ -82,3 +84,33 @@ def test_a_snapshot_is_kept_beside_a_server_and_restored_without_it(tmp_path: Pa
     with ServerProcess(home, [photos]) as server:
         assert len(Commands.remote(server).json("search", "a circle")["results"]) == 3
         assert commands.json("stats")["generation"] == 5
+
+
+def test_the_restore_drill_brings_index_keys_and_jobs_back(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    draw_pictures(photos, 3)
+    home = tmp_path / "home"
+    commands = Commands.local(home)
+    with ServerProcess(home, [photos]) as server:
+        Commands.remote(server).run("index", photos)
+        secret = commands.json("keys", "create", "--name", "n", "--scope", "query")["secret"]
+    commands.run("snapshot", "create", "drill")
+    for path in (home / "backups").iterdir():  # Of the first start, before there was anything.
+        path.unlink()
+    with ServerProcess(home, [photos]):
+        wait_until(lambda: any((home / "backups").glob("imagedex-*.db")))
+    for path in home.glob("imagedex.db*"):
+        path.unlink()
+    (home / "index").rename(tmp_path / "lost")
+    (backup,) = (home / "backups").iterdir()
+    shutil.copy(backup, home / "imagedex.db")
+    assert "--recreate" in commands.run("snapshot", "restore", "--help").stdout
+    assert "Mount its storage" in commands.fail("snapshot", "restore", "drill")
+    assert commands.json("snapshot", "restore", "drill", "--recreate")["num_images"] == 3
+    assert commands.run("doctor").stdout.startswith("Healthy: ")
+    with ServerProcess(home, [photos]) as server:
+        assert len(Commands.remote(server, secret).json("search", "a circle")["results"]) == 3
+        before = commands.json("stats")["generation"]
+        Commands.remote(server).run("index", photos)
+        assert commands.json("stats")["generation"] == before  # Nothing was embedded again.
+        assert len(commands.json("jobs")["jobs"]) == 2
