@@ -7,8 +7,19 @@ from pathlib import Path
 import pytest
 
 from imagedex.core.errors import StorageError
-from imagedex.segments import DirectoryIndexFiles
-from imagedex.testing.index_files import assert_holds, make_part, unit_vectors
+from imagedex.segments import (
+    DirectoryIndexFiles,
+    examine_files,
+    mend_faiss_files,
+    mend_pointer,
+    publish_lock,
+)
+from imagedex.testing.index_files import (
+    assert_holds,
+    make_part,
+    publish_images,
+    unit_vectors,
+)
 from support.committing import (
     DIM,
     StartProcess,
@@ -59,3 +70,28 @@ def test_a_full_disk_fails_the_commit_and_space_lets_it_go_on(small_disk: Path) 
     ballast.unlink()
     commit_step(files, step + 1)
     assert_holds(files, images_after(step + 1), dim=DIM)
+
+
+def test_on_a_full_disk_mending_fails_and_leaves_what_there_was(small_disk: Path) -> None:
+    files = DirectoryIndexFiles(small_disk / "index")
+    commit_steps(files, 2)
+    images = {f"/{i}": vector for i, vector in enumerate(unit_vectors(1000, DIM))}
+    publish_images(files, images)
+    before = files.current()
+    assert before is not None
+    big = before.segments[-1]
+    (files.index_prefix / big.faiss.name).unlink()
+    ballast = small_disk / "ballast"
+    with pytest.raises(OSError, match="No space"):
+        ballast.write_bytes(bytes(256_000))
+    with publish_lock(files.index_prefix).held():
+        with pytest.raises(StorageError, match="free some space"):
+            mend_faiss_files(files.index_prefix, before, {big.number})
+        (files.index_prefix / "CURRENT").unlink()
+        assert not list(small_disk.rglob("*.tmp"))
+        ballast.unlink()
+        assert mend_pointer(files.index_prefix, known_generation=0).manifest == before
+        assert mend_faiss_files(files.index_prefix, before, {big.number}).manifest == before
+    assert files.current() == before
+    assert examine_files(files.index_prefix).findings == ()
+    assert_holds(files, images_after(2) | images, dim=DIM)
