@@ -10,6 +10,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -36,8 +37,21 @@ from imagedex.ingest import DecodeLimits, ImageRoots, Thumbnailer
 from imagedex.jobs import JobKind, JobRunner, SqlJobStore
 from imagedex.models import ModelStore, find_model
 from imagedex.search import QueryAnswer, QueryService
-from imagedex.segments import DirectoryIndexFiles, IvfPolicy
+from imagedex.segments import (
+    DirectoryIndexFiles,
+    IvfPolicy,
+    SnapshotDirectory,
+    publish_lock,
+)
 from imagedex.settings import Settings
+from imagedex.upkeep import (
+    BackupSchedule,
+    DatabaseBackups,
+    Diagnosis,
+    Doctor,
+    Repair,
+    Snapshots,
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -95,6 +109,7 @@ class Application:
             files_of=files_of,
         )
         self._warming: threading.Thread | None = None
+        self._backups: BackupSchedule | None = None
         admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
         self.keys = KeyService(SqlKeyStore(self._database), admin_key=admin_key)
 
@@ -173,6 +188,21 @@ class Application:
         self._warming = threading.Thread(target=self.readiness, name="warm-up")
         self._warming.start()
 
+    def keep_backups(self) -> None:
+        """Back up the database when it is due, from now on, unless the settings want none."""
+        backup = self.settings.backup
+        if backup.interval_hours == 0:
+            return
+        self._backups = BackupSchedule(
+            DatabaseBackups(
+                self._database,
+                self.settings.backups_directory,
+                interval=timedelta(hours=backup.interval_hours),
+                keep=backup.keep,
+            )
+        )
+        self._backups.start()
+
     def close(self) -> None:
         """Stop running jobs (they resume after their last chunk) and give everything back."""
         self._runner.close()
@@ -182,6 +212,8 @@ class Application:
             # Not before the jobs: loading a large model, or a share that hangs, must not keep
             # them running.
             self._warming.join()
+        if self._backups is not None:
+            self._backups.close()
         self._database.close()
         self._home_lock.release()
 
@@ -285,6 +317,60 @@ def decode_limits(settings: Settings) -> DecodeLimits:
         timeout_seconds=decoding.timeout_seconds,
         memory_bytes=decoding.memory_bytes,
     )
+
+
+class Surgery:
+    """What looks after one index, wired; close it afterwards."""
+
+    def __init__(self, settings: Settings, index_prefix: str | None) -> None:
+        """Open nothing yet. Raises OutsideIndexRoots, InvalidRequest for the prefix."""
+        self._home = settings.home
+        self._database = Database(settings.effective_database_url)
+        self._catalog = SqlCatalog(self._database)
+        self._jobs = SqlJobStore(self._database)
+        locations = IndexLocations(settings.effective_index_prefix, settings.index_roots)
+        self._files = DirectoryIndexFiles(locations.resolve(index_prefix))
+        self._snapshots_directory = settings.snapshots_of(self._files.index_prefix)
+
+    def examine(self) -> Diagnosis:
+        """Say what is wrong; changes nothing."""
+        return Doctor(
+            self._files, database=self._database, catalog=self._catalog, jobs=self._jobs
+        ).examine()
+
+    def repair(self) -> list[str]:
+        """Make good what can be made good; return what was done, in sentences.
+
+        Raises HomeInUse while a server runs on this home.
+        """
+        with self.alone():
+            return Repair(
+                self._files,
+                database=self._database,
+                catalog=self._catalog,
+                jobs=self._jobs,
+                hold_index=publish_lock(self._files.index_prefix).held,
+            ).run()
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """Keep states of the index; to go back to one, hold the home (``alone``)."""
+        return Snapshots(
+            self._files,
+            SnapshotDirectory(self._snapshots_directory),
+            database=self._database,
+            catalog=self._catalog,
+            jobs=self._jobs,
+            hold_index=publish_lock(self._files.index_prefix).held,
+        )
+
+    def alone(self) -> HomeLock:
+        """Return the lock of the home, to be held in a block. It raises HomeInUse there."""
+        return HomeLock(self._home)
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
 
 
 def build_application(settings: Settings, *, run_jobs: bool) -> Application:

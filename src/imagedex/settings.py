@@ -6,6 +6,7 @@ the file. Settings are read once, at start, and handed down as plain values.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +22,10 @@ from pydantic_settings import (
 
 from imagedex.core.errors import SettingsError
 from imagedex.embedding.runtimes import Precision, Runtime
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return None if path is None else Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - resolve() would follow links.
 
 
 class _Group(BaseModel):
@@ -150,6 +155,38 @@ class SearchSettings(_Group):
     )
 
 
+class SnapshotSettings(_Group):
+    """Snapshots of indexes."""
+
+    directory: Path | None = Field(
+        None,
+        description="Where snapshots lie, a directory below it for each index; by default beside "
+        "each index, in `INDEX_PREFIX.snapshots`, where they share the index's files.",
+    )
+
+    @field_validator("directory")
+    @classmethod
+    def _make_absolute(cls, value: Path | None) -> Path | None:
+        return _absolute(value)
+
+
+class BackupSettings(_Group):
+    """Backups of the database that a server makes by itself."""
+
+    interval_hours: float = Field(
+        24.0, ge=0, le=8760, description="A backup is made this long after the last one; 0: none."
+    )
+    keep: int = Field(7, ge=1, le=1000, description="How many of the last backups are kept.")
+    directory: Path | None = Field(
+        None, description="Where they lie; by default in `backups` below the home."
+    )
+
+    @field_validator("directory")
+    @classmethod
+    def _make_absolute(cls, value: Path | None) -> Path | None:
+        return _absolute(value)
+
+
 class Settings(BaseSettings):
     """The whole tree."""
 
@@ -194,6 +231,8 @@ class Settings(BaseSettings):
     indexing: IndexingSettings = IndexingSettings()
     decoding: DecodingSettings = DecodingSettings()
     search: SearchSettings = SearchSettings()
+    snapshots: SnapshotSettings = SnapshotSettings()
+    backup: BackupSettings = BackupSettings()
 
     @field_validator("image_roots", "index_roots", mode="before")
     @classmethod
@@ -213,7 +252,7 @@ class Settings(BaseSettings):
     @field_validator("home", "index_prefix")
     @classmethod
     def _make_absolute(cls, value: Path | None) -> Path | None:
-        return None if value is None else Path(os.path.abspath(value.expanduser()))  # noqa: PTH100 - resolve() would follow links.
+        return _absolute(value)
 
     @field_validator("admin_key")
     @classmethod
@@ -243,6 +282,19 @@ class Settings(BaseSettings):
     def models_directory(self) -> Path:
         """Where models are installed."""
         return self.home / "models"
+
+    @property
+    def backups_directory(self) -> Path:
+        """Where the backups of the database lie."""
+        return self.backup.directory or self.home / "backups"
+
+    def snapshots_of(self, index_prefix: Path) -> Path:
+        """Where the snapshots of an index lie."""
+        if self.snapshots.directory is None:
+            return index_prefix.with_name(f"{index_prefix.name}.snapshots")
+        # Indexes of one name in several places keep apart.
+        digest = hashlib.sha256(os.fsencode(index_prefix)).hexdigest()[:8]
+        return self.snapshots.directory / f"{index_prefix.name}-{digest}"
 
     @property
     def effective_database_url(self) -> str:

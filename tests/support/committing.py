@@ -34,6 +34,7 @@ from imagedex.testing.index_files import (
 StartProcess = Callable[..., tuple[ForkServerProcess, Connection]]
 
 DIM = 8
+_CHANGES = {"os.rename", "os.link", "os.remove", "os.mkdir"}
 _FILE_EVENTS = {"open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.listdir", "os.scandir"}
 
 
@@ -85,7 +86,7 @@ def die_at_file_operation(index_prefix: Path, number: int, reports: Connection) 
     files = DirectoryIndexFiles(index_prefix)
     step = step_of(files.current()) + 1
     commit = _prepare_step(files, step)
-    trap = _Trap(index_prefix)
+    trap = FileTrap(index_prefix)
     sys.addaudithook(trap.watch)
     trap.arm(number, lambda: os.kill(os.getpid(), signal.SIGKILL))
     files.commit(commit)
@@ -100,7 +101,7 @@ def fail_at_each_file_operation(template: Path, scratch: Path, reports: Connecti
     Each time the old generation must stand, or the new one when the commit came through, and
     the step must succeed afterwards. Reports the number of operations that were tried.
     """
-    trap = _Trap(scratch)
+    trap = FileTrap(scratch)
     sys.addaudithook(trap.watch)
     has_failed = True
     number = 0
@@ -141,7 +142,7 @@ def die_while_merging(index_prefix: Path, number: int, reports: Connection) -> N
     Reports the new generation when it was acknowledged, and 0 when all was done unkilled.
     """
     files = DirectoryIndexFiles(index_prefix)
-    trap = _Trap(index_prefix)
+    trap = FileTrap(index_prefix)
     sys.addaudithook(trap.watch)
     trap.arm(number, lambda: os.kill(os.getpid(), signal.SIGKILL))
     reports.send(merge_all(files).generation)
@@ -155,7 +156,7 @@ def fail_while_merging(template: Path, scratch: Path, reports: Connection) -> No
     Each time the old generation must stand, or the new one when the merge came through, and
     leave nothing behind. Reports the number of operations that were tried.
     """
-    trap = _Trap(scratch)
+    trap = FileTrap(scratch)
     sys.addaudithook(trap.watch)
     has_failed = True
     number = 0
@@ -253,11 +254,12 @@ def _fail() -> None:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
-class _Trap:
+class FileTrap:
     """Does something before the n-th operation on a file below a directory (PEP 578)."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, only_changes: bool = False) -> None:
         self._directory = str(directory)
+        self._only_changes = only_changes  # Whoever dies between two reads leaves the same files.
         self._left = 0
         self._action = _fail
 
@@ -270,7 +272,10 @@ class _Trap:
         return sprung
 
     def watch(self, event: str, arguments: tuple[object, ...]) -> None:
-        if event in _FILE_EVENTS and str(arguments[0]).startswith(self._directory):
+        if event not in _FILE_EVENTS or not str(arguments[0]).startswith(self._directory):
+            return
+        is_change = event in _CHANGES or (event == "open" and arguments[1] == "xb")
+        if is_change or not self._only_changes:
             self._left -= 1
             if self._left == 0:
                 self._action()

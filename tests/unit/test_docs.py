@@ -20,6 +20,7 @@ from imagedex.api import create_api, problems
 from imagedex.cli.program import program
 from imagedex.core import errors
 from imagedex.core.images import FailureReason
+from imagedex.segments import FindingKind
 from imagedex.settings import Settings
 from imagedex.testing.application import InMemoryApplication
 
@@ -115,6 +116,14 @@ def test_every_reason_of_a_failure_is_documented_and_no_other() -> None:
     section, _, _ = section.partition("\n## ")
     documented = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
     assert sorted(documented) == sorted(reason.value for reason in FailureReason)
+
+
+def test_every_finding_of_the_doctor_is_documented_and_no_other() -> None:
+    page = (DOCS / "operations.md").read_text("utf-8")
+    _, _, section = page.partition("\n## Is the index sound?\n")
+    section, _, _ = section.partition("\n## ")
+    documented = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert sorted(documented) == sorted(kind.value for kind in FindingKind)
 
 
 def setting_names(model: type[BaseModel], prefix: str = "IMAGEDEX_") -> Iterator[str]:

@@ -14,7 +14,13 @@ from sqlalchemy import Connection, Row, bindparam, delete, insert, select, tuple
 from imagedex.catalog.interfaces import CatalogCounts, CatalogEntry, ImageState, IndexEntry
 from imagedex.core.errors import NotFound
 from imagedex.core.ids import image_id_of
-from imagedex.core.images import FileStamp, ImageFacts, ImageFailure, RowLocation
+from imagedex.core.images import (
+    FailureReason,
+    FileStamp,
+    ImageFacts,
+    ImageFailure,
+    RowLocation,
+)
 from imagedex.database import Database, Transaction
 from imagedex.database.tables import images, indexes
 
@@ -78,6 +84,29 @@ class SqlCatalog:
         with self._database.read() as snapshot:
             row = snapshot.connection.execute(query).first()
         return None if row is None else _catalog_entry(row)
+
+    def locations(self, index_id: int) -> Iterator[tuple[str, RowLocation]]:
+        """Yield each image that has a vector, and where, all as of one moment; in no order."""
+        query = select(images.c.image_path, images.c.segment, images.c.segment_row).where(
+            images.c.index_id == index_id, images.c.segment.is_not(None)
+        )
+        with self._database.read() as snapshot:
+            for path, segment, row in snapshot.connection.execute(
+                query.execution_options(yield_per=_BATCH)
+            ):
+                yield path, RowLocation(segment, row)
+
+    def failures(self, index_id: int) -> Iterator[ImageFailure]:
+        """Yield each image that failed, also those of which an older version is indexed."""
+        query = select(
+            images.c.image_path, images.c.reason, images.c.detail, images.c.size, images.c.mtime_ns
+        ).where(images.c.index_id == index_id, images.c.state == ImageState.FAILED.value)
+        with self._database.read() as snapshot:
+            for path, reason, detail, size, mtime_ns in snapshot.connection.execute(
+                query.execution_options(yield_per=_BATCH)
+            ):
+                stamp = None if size is None else FileStamp(size, mtime_ns)
+                yield ImageFailure(path, FailureReason(reason), detail, stamp)
 
     def counts(self, index_id: int) -> CatalogCounts:
         """Return the totals that are kept with the index. Raises NotFound."""

@@ -6,7 +6,7 @@ holds; that is how catalog rows and a job's checkpoint are committed as one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -83,6 +83,14 @@ class Catalog(Protocol):
 
     def get_image(self, index_id: int, image_id: str) -> CatalogEntry | None:
         """Return one image by its id."""
+        ...
+
+    def locations(self, index_id: int) -> Iterator[tuple[str, RowLocation]]:
+        """Yield each image that has a vector, and where, all as of one moment; in no order."""
+        ...
+
+    def failures(self, index_id: int) -> Iterator[ImageFailure]:
+        """Yield each image that failed, also those of which an older version is indexed."""
         ...
 
     def counts(self, index_id: int) -> CatalogCounts:

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from imagedex.cli.commands.doctor import doctor
 from imagedex.cli.commands.eval import evaluate
 from imagedex.cli.commands.index import index
 from imagedex.cli.commands.jobs import jobs
@@ -22,6 +23,7 @@ from imagedex.cli.commands.models import models
 from imagedex.cli.commands.rebuild import rebuild
 from imagedex.cli.commands.search import search
 from imagedex.cli.commands.serve import serve
+from imagedex.cli.commands.snapshot import rollback, snapshot
 from imagedex.cli.commands.stats import stats
 from imagedex.cli.failures import CommandFailed, ExitCode
 from imagedex.cli.invocation import Invocation
@@ -46,6 +48,9 @@ program.command("stats")(stats)
 program.add_typer(keys, name="keys")
 program.add_typer(models, name="models")
 program.command("eval")(evaluate)
+program.add_typer(snapshot, name="snapshot")
+program.command("rollback")(rollback)
+program.command("doctor")(doctor)
 
 
 def _show_version(is_asked: bool) -> None:
@@ -74,7 +79,8 @@ def _global_options(
     """Describe a photo, find it.
 
     With IMAGEDEX_URL and IMAGEDEX_API_KEY set, commands speak to that server; without them
-    they work on IMAGEDEX_HOME directly. `serve`, `models` and `eval` always work here.
+    they work on IMAGEDEX_HOME directly. `serve`, `models`, `eval` and `doctor` always work
+    here.
     """
     context.obj = Invocation(config=config, debug=debug)
 

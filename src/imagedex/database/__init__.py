@@ -5,6 +5,15 @@ Only this room and the ``_sql`` modules of others know SQLAlchemy; everybody els
 """
 
 from imagedex.database.connections import Database, Snapshot, Transaction
+from imagedex.database.health import DatabaseState, state_of
 from imagedex.database.home import HomeLock, prepare_home
 
-__all__ = ["Database", "HomeLock", "Snapshot", "Transaction", "prepare_home"]
+__all__ = [
+    "Database",
+    "DatabaseState",
+    "HomeLock",
+    "Snapshot",
+    "Transaction",
+    "prepare_home",
+    "state_of",
+]

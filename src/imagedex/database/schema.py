@@ -21,20 +21,33 @@ def upgrade(connection: Connection, path: Path) -> None:
     Without need it changes nothing. Raises SettingsError for a database that a newer version
     has migrated.
     """
-    config = Config()
-    # Alembic reads the value as a template, in which a percent sign must be doubled.
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    scripts = ScriptDirectory.from_config(config)
+    if is_up_to_date(connection, path):
+        return
+    config = _configuration()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def is_up_to_date(connection: Connection, path: Path) -> bool:
+    """Say whether the database in ``path`` has the tables of this version.
+
+    Raises SettingsError for a database that a newer version has migrated.
+    """
+    scripts = ScriptDirectory.from_config(_configuration())
     known = {script.revision for script in scripts.walk_revisions()}
     present = MigrationContext.configure(connection).get_current_revision()
-    if present == scripts.get_current_head():
-        return
     if present is not None and present not in known:
         raise SettingsError(
             f"The database {str(path)!r} has revision {present!r}, but this version of Imagedex "
             f"knows revisions up to {scripts.get_current_head()!r}; run the newer version that "
             "migrated it, or restore the backup made before."
         )
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    return present == scripts.get_current_head()
+
+
+def _configuration() -> Config:
+    config = Config()
+    # Alembic reads the value as a template, in which a percent sign must be doubled.
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config

@@ -5,7 +5,8 @@ from imagedex.indexing.flow import IndexFlow
 from imagedex.indexing.interfaces import Indexing, IndexStats, JobReport, WorkerReport
 from imagedex.indexing.locations import IndexLocations
 from imagedex.indexing.merging import MergePolicy, Merger
-from imagedex.indexing.publishing import Publisher, missing_index
+from imagedex.indexing.publishing import Publisher
+from imagedex.indexing.reconciling import Reconciler, missing_index
 from imagedex.indexing.service import IndexingService
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "MergePolicy",
     "Merger",
     "Publisher",
+    "Reconciler",
     "WorkerReport",
     "WorkerSetup",
     "embed_chunk",

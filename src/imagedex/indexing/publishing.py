@@ -17,6 +17,7 @@ from imagedex.core.errors import StorageError
 from imagedex.core.images import ImageFacts, RowLocation
 from imagedex.database import Database
 from imagedex.embedding import EmbeddingModel
+from imagedex.indexing.reconciling import Reconciler
 from imagedex.jobs import Chunk, ChunkAction, ChunkState, JobStore, Lease
 from imagedex.segments import Commit, IndexFiles, Manifest, Merge
 
@@ -42,70 +43,17 @@ class Publisher:
         self._model = model
         self._files_of = files_of
         self._on_published = on_published
+        self._reconciler = Reconciler(
+            database=database,
+            catalog=catalog,
+            jobs=jobs,
+            files_of=files_of,
+            on_published=on_published,
+        )
 
     def reconcile(self, index_prefix: Path) -> None:
-        """Make the catalog say what the current generation says.
-
-        It lags after a crash between ``CURRENT`` and the database, or when the database was
-        restored from a backup; it leads when the index's files were restored. Then it is filled
-        again from the segments, and the current generation is announced once more, since a crash
-        may have come before that.
-
-        Raises StorageError when the catalog knows of a generation and the index has no files
-        at all: a missing mount is not a new index.
-        """
-        index = self._catalog.ensure_index(index_prefix)
-        files = self._files_of(index_prefix)
-        manifest = files.current()
-        if manifest is None:
-            if index.generation > 0:
-                raise missing_index(index_prefix, index.generation)
-            return
-        if manifest.generation == index.generation:
-            return
-        _log.warning(
-            "catalog_reconciled",
-            index_prefix=str(index_prefix),
-            catalog_generation=index.generation,
-            index_generation=manifest.generation,
-        )
-        # A database that was lost counts its fences from the beginning.
-        self._jobs.raise_fence(index.index_id, manifest.fence)
-        known = index.generation
-        if known > manifest.generation:
-            with self._database.transaction() as transaction:
-                self._catalog.forget_index(transaction, index.index_id)
-            known = 0
-        self._replay(index.index_id, files, manifest, since=known)
-        self._on_published(index_prefix)
-
-    def _replay(self, index_id: int, files: IndexFiles, manifest: Manifest, *, since: int) -> None:
-        """Bring the catalog from generation ``since`` to the manifest's, one after the other.
-
-        Each step can be the last: the next replay goes on from the generation that it recorded.
-        """
-        numbers = {entry.number for entry in manifest.segments}
-        generations = {entry.generation for entry in manifest.segments}
-        generations |= {entry.generation for entry in manifest.tombstones}
-        for generation in sorted(generations):
-            if generation <= since:
-                continue
-            segments = [entry for entry in manifest.segments if entry.generation == generation]
-            # Read before the transaction: a share that hangs must not hold up all writers.
-            rows = [row for entry in segments for row in files.read_facts(entry)]
-            buried = files.read_tombstones(
-                [entry for entry in manifest.tombstones if entry.generation == generation]
-            )
-            with self._database.transaction() as transaction:
-                self._catalog.record_generation(
-                    transaction, index_id, generation=generation, indexed=rows
-                )
-                # After the rows: an image that changed has moved on from the row that is buried.
-                self._catalog.record_tombstones(transaction, index_id, buried)
-                for entry in segments:
-                    self._jobs.checkpoint_committed(transaction, entry.job_id, entry.chunks)
-                # A merge leaves no tombstones of the rows that it dropped.
-                self._catalog.forget_lost(transaction, index_id, segments=numbers)
+        """Make the catalog say what the current generation says; see ``Reconciler``."""
+        self._reconciler.reconcile(index_prefix)
 
     def publish_left_over(self, lease: Lease, index_prefix: Path) -> None:
         """Publish what other jobs of the index have embedded and not yet published.
@@ -249,12 +197,3 @@ class Publisher:
     def _locations(self, index_id: int, image_paths: list[str]) -> tuple[RowLocation, ...]:
         known = self._catalog.lookup(index_id, image_paths)
         return tuple(entry.location for entry in known.values() if entry.location is not None)
-
-
-def missing_index(index_prefix: Path, generation: int) -> StorageError:
-    """Return the error for an index whose files are gone though the catalog knows of it."""
-    return StorageError(
-        f"Generation {generation} was published to {str(index_prefix)!r}, but nothing is there. "
-        "Mount its storage; if its files were deleted on purpose, use another index prefix or "
-        "another home."
-    )

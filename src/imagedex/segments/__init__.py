@@ -1,7 +1,12 @@
 """The stored index: segments, generations, and how one is published after another."""
 
 from imagedex.segments.directory import DirectoryIndexFiles
+from imagedex.segments.examination import FilesReport, examine_files
+from imagedex.segments.findings import Finding, FindingKind
 from imagedex.segments.interfaces import Commit, Hits, IndexFiles, IvfPolicy, Merge, OpenGeneration
+from imagedex.segments.live_rows import LiveRows
+from imagedex.segments.lock import publish_lock
+from imagedex.segments.mending import Mended, mend_faiss_files, mend_pointer
 from imagedex.segments.records import (
     FileEntry,
     Manifest,
@@ -9,18 +14,32 @@ from imagedex.segments.records import (
     SegmentEntry,
     TombstoneEntry,
 )
+from imagedex.segments.republishing import roll_back
+from imagedex.segments.snapshots import Snapshot, SnapshotDirectory
 
 __all__ = [
     "Commit",
     "DirectoryIndexFiles",
     "FileEntry",
+    "FilesReport",
+    "Finding",
+    "FindingKind",
     "Hits",
     "IndexFiles",
     "IvfPolicy",
+    "LiveRows",
     "Manifest",
+    "Mended",
     "Merge",
     "OpenGeneration",
     "Part",
     "SegmentEntry",
+    "Snapshot",
+    "SnapshotDirectory",
     "TombstoneEntry",
+    "examine_files",
+    "mend_faiss_files",
+    "mend_pointer",
+    "publish_lock",
+    "roll_back",
 ]

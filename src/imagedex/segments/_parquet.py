@@ -28,6 +28,7 @@ VERSION = "1"
 _METADATA_PREFIX = "imagedex."
 _ROWS_PER_GROUP = 32_768
 _ROWS_PER_BATCH = 8_192
+_SAMPLED_GROUPS = 8
 _FACT_FIELDS = (
     pa.field("image_path", pa.string(), nullable=False),
     pa.field("content_hash", pa.string(), nullable=False),
@@ -168,6 +169,31 @@ def read_facts(path: Path) -> Iterator[ImageFacts]:
                     height=height,
                     format=kind,
                 )
+
+
+def sample_vectors(path: Path, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the numbers and the vectors of about ``count`` rows, from the first to the last.
+
+    Reads some row groups of the file, one at a time. Raises CorruptIndex, StorageError.
+    """
+    with _reading(path), _image_file(path) as file:
+        starts = np.cumsum(
+            [0] + [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        )
+        chosen = np.unique(
+            np.linspace(0, file.num_row_groups - 1, num=_SAMPLED_GROUPS).astype(np.int64)
+        )
+        all_rows, all_vectors = [], []
+        for group in chosen.tolist():
+            images = ImageTable(
+                file.read_row_group(group, columns=[*_FACT_NAMES, "vector"], use_threads=False)
+            )
+            places = np.unique(
+                np.linspace(0, images.rows - 1, num=-(-count // len(chosen))).astype(np.int64)
+            )
+            all_rows.append(places + int(starts[group]))
+            all_vectors.append(images.vectors()[places])
+        return np.concatenate(all_rows), np.concatenate(all_vectors)
 
 
 def write_tombstones(

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from imagedex.core.errors import CorruptIndex
 from imagedex.core.images import ImageFacts, RowLocation
-from imagedex.segments import _parquet, layout
+from imagedex.segments import _parquet
 from imagedex.segments.durable import make_directory, storage_errors
 from imagedex.segments.generation import DirectoryGeneration, open_segment
 from imagedex.segments.interfaces import Commit, IvfPolicy, Merge, OpenGeneration
-from imagedex.segments.lock import PublishLock
+from imagedex.segments.lock import publish_lock
 from imagedex.segments.merging import publish_merge
 from imagedex.segments.parts import part_path, write_part
 from imagedex.segments.published import Published, read_published
@@ -37,7 +37,7 @@ class DirectoryIndexFiles:
     ) -> None:
         """Take the directory, how long to wait for its lock, and when to make inverted lists."""
         self._index_prefix = index_prefix
-        self._lock = PublishLock(index_prefix / layout.LOCK, wait_seconds=lock_wait_seconds)
+        self._lock = publish_lock(index_prefix, wait_seconds=lock_wait_seconds)
         self._tombstones = TombstoneFiles(index_prefix)
         self._published: Published | None = None
         self._ivf = ivf

@@ -31,6 +31,7 @@ TEMPORARY_SUFFIX = ".tmp"
 _MANIFEST = re.compile(r"manifests/(\d{8,18})-(\d{1,18})\.json")
 _SEGMENT = re.compile(r"segments/(\d{8,18})-\d{1,18}\.(parquet|faiss|ivf)")
 _TOMBSTONE = re.compile(r"tombstones/(\d{8,18})-\d{1,18}\.parquet")
+_FENCED = re.compile(r"(?:segments|tombstones)/\d{8,18}-(\d{1,18})\.(?:parquet|faiss)")
 _PART = re.compile(r"parts/([A-Za-z0-9_-]{1,100})/\d{6,18}-\d{1,18}\.parquet")
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
@@ -85,6 +86,12 @@ def generation_of_tombstones(name: str) -> int | None:
     """Return the generation that a tombstone file's name tells, or None for other names."""
     match = _TOMBSTONE.fullmatch(name)
     return int(match[1]) if match else None
+
+
+def fence_of(name: str) -> int | None:
+    """Return the fence that the name of a generation's file tells, or None for other names."""
+    match = _MANIFEST.fullmatch(name) or _FENCED.fullmatch(name)
+    return int(match[match.re.groups]) if match else None
 
 
 def job_of_part(name: str) -> str | None:

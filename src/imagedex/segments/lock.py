@@ -12,9 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from imagedex.core.errors import StorageError
+from imagedex.segments import layout
 from imagedex.segments.durable import storage_errors
 
 _POLL_SECONDS = 0.02
+
+
+def publish_lock(index_prefix: Path, *, wait_seconds: float = 30.0) -> PublishLock:
+    """Return the lock of an index, whose directory must be there when it is taken."""
+    return PublishLock(index_prefix / layout.LOCK, wait_seconds=wait_seconds)
 
 
 class PublishLock:

@@ -32,7 +32,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
     ``created_at`` is kept to the millisecond.
     """
-    document = {
+    document: dict[str, object] = {
         "version": VERSION,
         "generation": manifest.generation,
         "fence": manifest.fence,
@@ -64,6 +64,8 @@ def encode_manifest(manifest: Manifest) -> bytes:
             for entry in manifest.tombstones
         ],
     }
+    if manifest.base_generation:
+        document["base_generation"] = manifest.base_generation
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
@@ -114,6 +116,9 @@ class _Fields:
             raise ValueError(f"{key!r} of {self._where} is {value}, expected at least {least}")
         return value
 
+    def optional_count(self, key: str) -> int:
+        return self.count(key, least=1) if key in self._left else 0
+
     def text(self, key: str) -> str:
         value: str = self._take(key, str)
         return value
@@ -161,6 +166,7 @@ def _decode(fields: _Fields) -> Manifest:
         next_segment=fields.count("next_segment", least=1),
         segments=fields.each("segments", _decode_segment),
         tombstones=fields.each("tombstones", _decode_tombstone),
+        base_generation=fields.optional_count("base_generation"),
     )
     fields.end()
     return manifest
@@ -266,6 +272,8 @@ def _require_consistent(manifest: Manifest, name: str) -> None:
     generations += [entry.generation for entry in manifest.tombstones]
     if max(generations, default=0) > manifest.generation:
         raise ValueError(f"it lists a file of generation {max(generations)}")
+    if manifest.base_generation > manifest.generation:
+        raise ValueError(f"its base is generation {manifest.base_generation}")
     rows = sum(segment.rows for segment in manifest.segments)
     gone = sum(entry.rows for entry in manifest.tombstones)
     if manifest.images != rows - gone:

@@ -80,6 +80,9 @@ class Manifest:
     next_segment: int
     segments: tuple[SegmentEntry, ...]
     tombstones: tuple[TombstoneEntry, ...]
+    # The last generation that did not grow from the one before, but was put in its place; 0 for
+    # none. A catalog of an older generation cannot follow step by step and is filled anew.
+    base_generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ def sweep(index_prefix: Path, current: Manifest | None, keep_jobs: Collection[st
     kept = _kept_names(index_prefix, current)
     deleted = 0
     with storage_errors("sweep", index_prefix):
-        for name in _names(index_prefix):
+        for name in sweepable_names(index_prefix):
             if name not in kept and not _is_of_kept_job(name, keep_jobs):
                 (index_prefix / name).unlink(missing_ok=True)
                 deleted += 1
@@ -75,7 +75,7 @@ def _read_older(index_prefix: Path, name: str) -> Manifest | None:
         return None
 
 
-def _names(index_prefix: Path) -> Iterator[str]:
+def sweepable_names(index_prefix: Path) -> Iterator[str]:
     """Yield the names of all files that may be swept; the unknown ones are left alone."""
     for path in index_prefix.glob(f"{layout.CURRENT}.*{layout.TEMPORARY_SUFFIX}"):
         yield path.name

@@ -141,6 +141,7 @@ class NewGeneration:
             next_segment=1 + max([*numbers, current.next_segment - 1 if current else 0]),
             segments=segments,
             tombstones=tombstones,
+            base_generation=current.base_generation if current else 0,
         )
         self._require_unswept()
         data = encode_manifest(manifest)

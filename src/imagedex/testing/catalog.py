@@ -98,6 +98,24 @@ class CatalogContract:
         assert index.generation == 1
         assert index.updated_at is not None
 
+    def test_all_locations_and_all_failures_can_be_listed(
+        self, catalog: Catalog, index_id: int
+    ) -> None:
+        self.publish(index_id, 1, "/a /b")
+        other = catalog.ensure_index(Path("/indexes/other")).index_id
+        failures = [
+            make_failure("/b", stamp=FileStamp(7, 8)),
+            make_failure("/c", reason=FailureReason.VANISHED),
+        ]
+        self.fail(index_id, *failures)
+        self.fail(other, make_failure("/d"))
+        assert dict(catalog.locations(index_id)) == {
+            "/a": RowLocation(1, 0),
+            "/b": RowLocation(1, 1),
+        }
+        assert sorted(catalog.failures(index_id), key=lambda f: f.image_path) == failures
+        assert list(catalog.locations(other)) == []
+
     def test_unknown_images_are_not_found(self, catalog: Catalog, index_id: int) -> None:
         assert catalog.lookup(index_id, []) == {}
         assert catalog.lookup(index_id, ["/a"]) == {}

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from imagedex.core.errors import StorageError
-from imagedex.segments import DirectoryIndexFiles
-from imagedex.testing.index_files import assert_holds, make_part, unit_vectors
+from imagedex.segments import (
+    DirectoryIndexFiles,
+    examine_files,
+    mend_faiss_files,
+    mend_pointer,
+    publish_lock,
+)
+from imagedex.testing.index_files import (
+    assert_holds,
+    make_part,
+    publish_images,
+    unit_vectors,
+)
 from support.committing import (
     DIM,
     StartProcess,
@@ -57,21 +65,6 @@ def test_files_that_may_not_grow_fail_the_commit_and_no_more(
     assert_holds(files, images_after(step), dim=DIM)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Mount a file system of 256 KiB."""
-    if os.geteuid() != 0:
-        pytest.skip("Only root can mount a small file system.")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "imagedex-test", str(disk)]
-    mounted = subprocess.run(command, check=False, capture_output=True, text=True)
-    if mounted.returncode != 0:
-        pytest.skip(f"This machine does not let root mount: {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
-
-
 def test_a_full_disk_fails_the_commit_and_space_lets_it_go_on(small_disk: Path) -> None:
     files = DirectoryIndexFiles(small_disk / "index")
     ballast = small_disk / "ballast"
@@ -88,3 +81,28 @@ def test_a_full_disk_fails_the_commit_and_space_lets_it_go_on(small_disk: Path) 
     ballast.unlink()
     commit_step(files, step + 1)
     assert_holds(files, images_after(step + 1), dim=DIM)
+
+
+def test_on_a_full_disk_mending_fails_and_leaves_what_there_was(small_disk: Path) -> None:
+    files = DirectoryIndexFiles(small_disk / "index")
+    commit_steps(files, 2)
+    images = {f"/{i}": vector for i, vector in enumerate(unit_vectors(1000, DIM))}
+    publish_images(files, images)
+    before = files.current()
+    assert before is not None
+    big = before.segments[-1]
+    (files.index_prefix / big.faiss.name).unlink()
+    ballast = small_disk / "ballast"
+    with pytest.raises(OSError, match="No space"):
+        ballast.write_bytes(bytes(256_000))
+    with publish_lock(files.index_prefix).held():
+        with pytest.raises(StorageError, match="free some space"):
+            mend_faiss_files(files.index_prefix, before, {big.number})
+        (files.index_prefix / "CURRENT").unlink()
+        assert not list(small_disk.rglob("*.tmp"))
+        ballast.unlink()
+        assert mend_pointer(files.index_prefix, known_generation=0).manifest == before
+        assert mend_faiss_files(files.index_prefix, before, {big.number}).manifest == before
+    assert files.current() == before
+    assert examine_files(files.index_prefix).findings == ()
+    assert_holds(files, images_after(2) | images, dim=DIM)

@@ -12,7 +12,16 @@ from structlog.testing import capture_logs
 
 from imagedex.core.errors import CorruptIndex
 from imagedex.core.images import RowLocation
-from imagedex.segments import DirectoryIndexFiles, IvfPolicy, Manifest, Merge
+from imagedex.segments import (
+    DirectoryIndexFiles,
+    FindingKind,
+    IvfPolicy,
+    Manifest,
+    Merge,
+    SnapshotDirectory,
+    examine_files,
+    mend_faiss_files,
+)
 from imagedex.segments._faiss import FaissFile
 from imagedex.segments._faiss_ivf import IvfFile, RowSet
 from imagedex.segments.approximate import ApproximateSearch
@@ -197,3 +206,34 @@ def test_damaged_lists_are_left_out_and_search_is_exact(tmp_path: Path, damage: 
     true = ExactSearch(flat).best(queries, [10] * 20, _NONE)
     for hits, best in zip(generation.search(queries, [10] * 20), true, strict=True):
         assert sorted(hits.image_paths) == sorted(f"/1/{row:05d}" for row in best.rows)
+
+
+def test_damaged_lists_are_found_and_left_out_by_a_repair(tmp_path: Path) -> None:
+    files = DirectoryIndexFiles(tmp_path, ivf=IvfPolicy(min_rows=_ROWS, min_recall=0.9))
+    manifest = _publish(files, clustered_vectors(_ROWS))
+    assert manifest.segments[0].ivf is not None
+    assert [finding.kind for finding in examine_files(tmp_path).findings] == []
+    path = tmp_path / manifest.segments[0].ivf.file.name
+    path.unlink()
+    path.write_bytes(b"damaged")
+    assert [finding.kind for finding in examine_files(tmp_path).findings] == [FindingKind.FAISS]
+    mended = mend_faiss_files(tmp_path, manifest, {manifest.segments[0].number})
+    assert mended.manifest == files.current() != manifest
+    assert mended.manifest is not None
+    assert mended.manifest.segments[0].ivf is None
+    assert any("imagedex rebuild" in action for action in mended.actions)
+    again = files.merge(Merge(mended.manifest.generation, 99, "again", frozenset((1,))))
+    assert again.segments[0].ivf is not None
+
+
+def test_a_snapshot_keeps_the_lists(tmp_path: Path) -> None:
+    index_prefix = tmp_path / "index"
+    files = DirectoryIndexFiles(index_prefix, ivf=IvfPolicy(min_rows=_ROWS, min_recall=0.9))
+    manifest = _publish(files, clustered_vectors(_ROWS))
+    snapshots = SnapshotDirectory(tmp_path / "snapshots")
+    snapshot = snapshots.create("whole", index_prefix, manifest, ())
+    assert manifest.segments[0].ivf is not None
+    (index_prefix / manifest.segments[0].ivf.file.name).unlink()
+    restored = snapshots.bring_back(snapshot, index_prefix, known_generation=1)
+    assert restored.segments[0].ivf is not None
+    assert examine_files(index_prefix).findings == ()

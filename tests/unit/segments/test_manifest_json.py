@@ -54,6 +54,12 @@ def test_a_manifest_is_read_as_it_was_written() -> None:
     assert decode_manifest(encode_manifest(_MANIFEST), _NAME) == _MANIFEST
 
 
+def test_the_base_generation_is_written_where_there_is_one() -> None:
+    assert b"base_generation" not in encode_manifest(_MANIFEST)
+    restored = replace(_MANIFEST, base_generation=4)
+    assert decode_manifest(encode_manifest(restored), _NAME) == restored
+
+
 def test_a_manifest_of_a_later_version_asks_for_a_later_release() -> None:
     document = json.loads(encode_manifest(_MANIFEST)) | {"version": 3, "new": True}
     with pytest.raises(CorruptIndex, match=r"version 3 .* use the release that wrote it"):
@@ -105,6 +111,8 @@ _DEPTH = {"k": 10, "probes": 8, "candidates": 100, "recall": 0.995}
         (_set(next_segment=2), "do not rise"),
         (_set(created_at="2025-11-14T12:34:56"), "no time zone"),
         (_set(created_at="yesterday"), "yesterday"),
+        (_set(base_generation=5), "base is generation 5"),
+        (_set(base_generation=0), "at least 1"),
         (_set(segments={}), "expected list"),
         (_set(tombstones=[3]), "expected an object"),
         (_set_segment(number=2), "cannot be"),

@@ -1,0 +1,137 @@
+"""Bringing the catalog to what an index says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from imagedex.catalog import Catalog
+from imagedex.core.errors import StorageError
+from imagedex.database import Database
+from imagedex.jobs import JobStore
+from imagedex.segments import IndexFiles, Manifest
+
+_log = structlog.get_logger(__name__)
+
+
+class Reconciler:
+    """Fills the catalog from the files of any index. Only the owner of the index calls it."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        catalog: Catalog,
+        jobs: JobStore,
+        files_of: Callable[[Path], IndexFiles],
+        on_published: Callable[[Path], object],
+    ) -> None:
+        self._database = database
+        self._catalog = catalog
+        self._jobs = jobs
+        self._files_of = files_of
+        self._on_published = on_published
+
+    def reconcile(self, index_prefix: Path) -> None:
+        """Make the catalog say what the current generation says.
+
+        It lags after a crash between ``CURRENT`` and the database, or when the database was
+        restored from a backup: then it goes on, step by step, unless the index was put back to an
+        older state meanwhile. It leads when the index's files were restored. In these two cases it
+        is filled anew from the segments. The current generation is announced once more, since a
+        crash may have come before that.
+
+        Raises StorageError when the catalog knows of a generation and the index has no files
+        at all: a missing mount is not a new index.
+        """
+        index = self._catalog.ensure_index(index_prefix)
+        files = self._files_of(index_prefix)
+        manifest = files.current()
+        if manifest is None:
+            if index.generation > 0:
+                raise missing_index(index_prefix, index.generation)
+            return
+        if manifest.generation == index.generation:
+            return
+        _log.warning(
+            "catalog_reconciled",
+            index_prefix=str(index_prefix),
+            catalog_generation=index.generation,
+            index_generation=manifest.generation,
+        )
+        # A database that was lost counts its fences from the beginning.
+        self._jobs.raise_fence(index.index_id, manifest.fence)
+        known = index.generation
+        if known > manifest.generation or 0 < known < manifest.base_generation:
+            self._fill_anew(index.index_id, files, manifest)
+        else:
+            self._replay(index.index_id, files, manifest, since=known)
+        self._on_published(index_prefix)
+
+    def fill_anew(self, index_prefix: Path) -> None:
+        """Make the catalog from nothing but the index, whatever it says now.
+
+        Failures stay known, but for images that the index holds. Raises StorageError when there
+        is no index.
+        """
+        index = self._catalog.ensure_index(index_prefix)
+        files = self._files_of(index_prefix)
+        manifest = files.current()
+        if manifest is None:
+            raise missing_index(index_prefix, index.generation)
+        self._jobs.raise_fence(index.index_id, manifest.fence)
+        self._fill_anew(index.index_id, files, manifest)
+        self._on_published(index_prefix)
+
+    def _fill_anew(self, index_id: int, files: IndexFiles, manifest: Manifest) -> None:
+        failures = list(self._catalog.failures(index_id))
+        with self._database.transaction() as transaction:
+            self._catalog.forget_index(transaction, index_id)
+        self._replay(index_id, files, manifest, since=0)
+        known = self._catalog.lookup(index_id, [failure.image_path for failure in failures])
+        with self._database.transaction() as transaction:
+            # Of an image that is there, a failure may be older than what is indexed of it.
+            self._catalog.record_failures(
+                transaction, index_id, [f for f in failures if f.image_path not in known]
+            )
+
+    def _replay(self, index_id: int, files: IndexFiles, manifest: Manifest, *, since: int) -> None:
+        """Bring the catalog from generation ``since`` to the manifest's, one after the other.
+
+        Each step can be the last: the next replay goes on from the generation that it recorded.
+        """
+        numbers = {entry.number for entry in manifest.segments}
+        generations = {entry.generation for entry in manifest.segments}
+        generations |= {entry.generation for entry in manifest.tombstones}
+        # The last step, also when it brought no files of its own.
+        generations.add(manifest.generation)
+        for generation in sorted(generations):
+            if generation <= since:
+                continue
+            segments = [entry for entry in manifest.segments if entry.generation == generation]
+            # Read before the transaction: a share that hangs must not hold up all writers.
+            rows = [row for entry in segments for row in files.read_facts(entry)]
+            buried = files.read_tombstones(
+                [entry for entry in manifest.tombstones if entry.generation == generation]
+            )
+            with self._database.transaction() as transaction:
+                self._catalog.record_generation(
+                    transaction, index_id, generation=generation, indexed=rows
+                )
+                # After the rows: an image that changed has moved on from the row that is buried.
+                self._catalog.record_tombstones(transaction, index_id, buried)
+                for entry in segments:
+                    self._jobs.checkpoint_committed(transaction, entry.job_id, entry.chunks)
+                # A merge leaves no tombstones of the rows that it dropped.
+                self._catalog.forget_lost(transaction, index_id, segments=numbers)
+
+
+def missing_index(index_prefix: Path, generation: int) -> StorageError:
+    """Return the error for an index whose files are gone though the catalog knows of it."""
+    return StorageError(
+        f"Generation {generation} was published to {str(index_prefix)!r}, but nothing is there. "
+        "Mount its storage; if its files were deleted on purpose, use another index prefix or "
+        "another home."
+    )

@@ -1,0 +1,188 @@
+"""Backups of a database in use: whole, checked, and as many as are to be kept."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from imagedex.catalog import SqlCatalog
+from imagedex.core.errors import StorageError
+from imagedex.database import Database, DatabaseState, state_of
+from imagedex.upkeep import BackupSchedule, DatabaseBackups
+from support.waiting import wait_until
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.now = datetime(2025, 11, 14, 12, 34, 56, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(f"sqlite:///{tmp_path / 'imagedex.db'}")
+    database.upgrade()
+    SqlCatalog(database).ensure_index(Path("/index"))
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def clock() -> _Clock:
+    return _Clock()
+
+
+def _backups(database: Database, directory: Path, clock: _Clock, keep: int = 3) -> DatabaseBackups:
+    return DatabaseBackups(database, directory, interval=timedelta(hours=24), keep=keep, now=clock)
+
+
+def _prefixes(path: Path) -> list[str]:
+    """Return the indexes that a database of that file knows."""
+    copy = Database(f"sqlite:///{path}")
+    try:
+        assert state_of(copy)[0] is DatabaseState.SOUND
+        return [str(index.index_prefix) for index in SqlCatalog(copy).list_indexes()]
+    finally:
+        copy.close()
+
+
+def test_a_backup_is_one_file_for_its_owner_with_all_that_was_committed(
+    database: Database, clock: _Clock, tmp_path: Path
+) -> None:
+    path = _backups(database, tmp_path / "backups", clock).make()
+    assert [p.name for p in (tmp_path / "backups").iterdir()] == ["imagedex-20251114T123456Z.db"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert _prefixes(path) == ["/index"]
+
+
+def test_a_backup_is_made_while_others_read_and_write(
+    database: Database, clock: _Clock, tmp_path: Path
+) -> None:
+    may_stop = threading.Event()
+    numbers: list[int] = []
+
+    def write() -> None:
+        while not may_stop.is_set():
+            SqlCatalog(database).ensure_index(Path(f"/index/{len(numbers)}"))
+            numbers.append(len(numbers))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        backups = _backups(database, tmp_path / "backups", clock, keep=100)
+        known = []
+        for _ in range(5):
+            clock.now += timedelta(seconds=1)
+            before = len(numbers)
+            known.append((before, backups.make()))
+    finally:
+        may_stop.set()
+        writer.join()
+    for before, path in known:
+        found = _prefixes(path)
+        # All that was committed before it, and without gaps: one state, not a mixture.
+        assert found == ["/index", *(f"/index/{n}" for n in range(len(found) - 1))]
+        assert len(found) - 1 >= before
+
+
+def test_backups_are_due_by_their_age_and_the_oldest_go(
+    database: Database, clock: _Clock, tmp_path: Path
+) -> None:
+    backups = _backups(database, tmp_path / "backups", clock)
+    assert backups.seconds_until_due() <= 0
+    for _ in range(5):
+        backups.make()
+        assert backups.seconds_until_due() == 24 * 3600
+        clock.now += timedelta(hours=25)
+        assert backups.seconds_until_due() == -3600
+    assert [path.name[9:17] for path in backups.paths()] == ["20251116", "20251117", "20251118"]
+
+
+def test_a_clock_that_went_wrong_does_not_put_backups_off(
+    database: Database, clock: _Clock, tmp_path: Path
+) -> None:
+    backups = _backups(database, tmp_path / "backups", clock)
+    clock.now += timedelta(days=3650)
+    backups.make()
+    clock.now -= timedelta(days=3650)
+    assert backups.seconds_until_due() == 24 * 3600
+
+
+def test_files_of_others_stay_and_rests_go(
+    database: Database, clock: _Clock, tmp_path: Path
+) -> None:
+    directory = tmp_path / "backups"
+    directory.mkdir()
+    (directory / "notes.txt").write_text("mine")
+    (directory / ".imagedex-20251113T123456Z.db.0123456789ab.tmp").write_bytes(b"half")
+    _backups(database, directory, clock).make()
+    assert sorted(path.name for path in directory.iterdir()) == [
+        "imagedex-20251114T123456Z.db",
+        "notes.txt",
+    ]
+
+
+def test_on_a_full_disk_the_backups_of_before_stay(
+    database: Database, clock: _Clock, small_disk: Path
+) -> None:
+    backups = _backups(database, small_disk / "backups", clock, keep=1)
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(200_000))
+    with pytest.raises(StorageError, match=r"full|room"):
+        backups.make()
+    assert list((small_disk / "backups").iterdir()) == []
+    ballast.unlink()
+    first = backups.make()
+    ballast.write_bytes(bytes(80_000))
+    clock.now += timedelta(days=1)
+    with pytest.raises(StorageError, match=r"full|room"):
+        backups.make()
+    assert backups.paths() == [first]
+    assert _prefixes(first) == ["/index"]
+
+
+def test_a_damaged_database_takes_no_good_backup_away(
+    database: Database, clock: _Clock, tmp_path: Path
+) -> None:
+    backups = _backups(database, tmp_path / "backups", clock, keep=1)
+    good = backups.make()
+    database.close()
+    data = bytearray(database.path.read_bytes())
+    data[4096 * 3 : 4096 * 9] = b"\xaa" * (4096 * 6)
+    database.path.write_bytes(data)
+    clock.now += timedelta(days=1)
+    with pytest.raises(StorageError, match="damaged"):
+        backups.make()
+    assert backups.paths() == [good]
+
+
+def test_the_schedule_makes_what_is_due_and_goes_on_after_an_error(
+    database: Database, tmp_path: Path
+) -> None:
+    directory = tmp_path / "backups"
+    directory.write_text("in the way")
+    backups = DatabaseBackups(database, directory, interval=timedelta(hours=24), keep=3)
+    with capture_logs() as logs:
+        schedule = BackupSchedule(backups)
+        schedule.start()
+        wait_until(lambda: any(log["event"] == "database_not_backed_up" for log in logs))
+        schedule.close()
+    directory.unlink()
+    again = BackupSchedule(backups)
+    again.start()
+    wait_until(lambda: bool(backups.paths()))
+    again.close()
+    BackupSchedule(backups).close()
+    with closing(sqlite3.connect(backups.paths()[0])) as copy:
+        assert copy.execute("SELECT index_prefix FROM indexes").fetchall() == [("/index",)]
