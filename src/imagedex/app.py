@@ -17,7 +17,7 @@ import structlog
 
 from imagedex.access import KeyService, SqlKeyStore
 from imagedex.catalog import Catalog, SqlCatalog
-from imagedex.core.errors import ImagedexError, NotFound
+from imagedex.core.errors import ImagedexError, ModelNotInstalled, NotFound
 from imagedex.database import Database, HomeLock, prepare_home
 from imagedex.embedding import EmbeddingModel, EncodedTexts, TextEncoder
 from imagedex.engine import DaskLocalEngine, Engine
@@ -32,7 +32,7 @@ from imagedex.indexing import (
 )
 from imagedex.ingest import DecodeLimits, ImageRoots, Thumbnailer
 from imagedex.jobs import JobKind, JobRunner, SqlJobStore
-from imagedex.models import ModelStore, find_model
+from imagedex.models import ModelStore, absent_model, find_model
 from imagedex.search import QueryAnswer, QueryService
 from imagedex.segments import DirectoryIndexFiles
 from imagedex.settings import Settings
@@ -57,7 +57,7 @@ class Application:
         self._database = Database(settings.effective_database_url)
         self._locations = IndexLocations(settings.effective_index_prefix, settings.index_roots)
         self._image_roots = ImageRoots(settings.image_roots)
-        self.model = choose_model(settings)
+        self.model = model_to_serve(settings)
         self._catalog: Catalog = SqlCatalog(self._database)
         self._jobs = SqlJobStore(self._database, lease_seconds=settings.indexing.lease_seconds)
         self._engine = _make_engine(settings)
@@ -214,6 +214,8 @@ class Application:
 def _outcome(name: str, check: Callable[[], object]) -> str:
     try:
         check()
+    except ModelNotInstalled as error:
+        return str(error)  # It names no path, and says what helps.
     except ImagedexError as error:
         _log.error("not_ready", check=name, error=str(error))
         return f"{type(error).__name__}: see the server's log"
@@ -246,8 +248,32 @@ def _search_threads(settings: Settings) -> int:
 
 def choose_model(settings: Settings) -> EmbeddingModel:
     """Return the model that the settings name, not loaded yet. Raises ModelError."""
+    return _named_model(settings, settings.model)
+
+
+def model_to_serve(settings: Settings) -> EmbeddingModel:
+    """Return the model that the settings name, even if it is a known one without its files.
+
+    An index of it can be served all the same: to load either half is what fails then, with
+    ModelNotInstalled. Raises ModelError.
+    """
+    try:
+        return choose_model(settings)
+    except ModelNotInstalled:
+        model = absent_model(
+            settings.model,
+            precision=settings.embedding.precision,
+            reduced_decoding=settings.decoding.reduced,
+        )
+        if model is None:
+            raise
+        _log.warning("model_not_installed", model=model.name, serving="without text queries")
+        return model
+
+
+def _named_model(settings: Settings, name: str) -> EmbeddingModel:
     return find_model(
-        settings.model,
+        name,
         store=ModelStore(settings.models_directory),
         precision=settings.embedding.precision,
         runtime=settings.embedding.runtime,
