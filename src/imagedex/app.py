@@ -10,7 +10,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import structlog
@@ -19,7 +19,8 @@ from imagedex.access import KeyService, SqlKeyStore
 from imagedex.catalog import Catalog, SqlCatalog
 from imagedex.core.errors import ImagedexError, ModelNotInstalled, NotFound
 from imagedex.database import Database, HomeLock, prepare_home
-from imagedex.embedding import EmbeddingModel, EncodedTexts, TextEncoder
+from imagedex.embedding import EmbeddingModel, EncodedTexts, TextEncoder, VectorSpace
+from imagedex.embedding.runtimes import Precision
 from imagedex.engine import DaskLocalEngine, Engine
 from imagedex.indexing import (
     IndexFlow,
@@ -32,6 +33,7 @@ from imagedex.indexing import (
 )
 from imagedex.ingest import DecodeLimits, ImageRoots, Thumbnailer
 from imagedex.jobs import JobKind, JobRunner, SqlJobStore
+from imagedex.legacy import ImportFlow, LegacyService
 from imagedex.models import ModelStore, absent_model, find_model
 from imagedex.search import QueryAnswer, QueryService
 from imagedex.segments import DirectoryIndexFiles
@@ -40,6 +42,7 @@ from imagedex.settings import Settings
 _log = structlog.get_logger(__name__)
 
 _MAX_OPEN_INDEXES = 256
+_IMPORTED_FOR_EMBEDDED = 16
 
 
 class Application:
@@ -71,14 +74,8 @@ class Application:
             dim=self.model.dim,
             cache_entries=settings.search.cache_entries,
         )
-        self._publisher = Publisher(
-            database=self._database,
-            catalog=self._catalog,
-            jobs=self._jobs,
-            model=self.model,
-            files_of=files_of,
-            on_published=self._queries.refresh,
-        )
+        self._files_of = files_of
+        self._publisher = self._publisher_of(self.model, self._queries.refresh)
         limits = decode_limits(settings)
         self._thumbnails = Thumbnailer(roots=self._image_roots, limits=limits)
         self._runner = self._make_runner(limits)
@@ -91,9 +88,34 @@ class Application:
             locations=self._locations,
             files_of=files_of,
         )
+        self.legacy = LegacyService(
+            catalog=self._catalog,
+            jobs=self._jobs,
+            image_roots=self._image_roots,
+            locations=self._locations,
+            files_of=files_of,
+            space_of=partial(stored_space, settings),
+        )
         self._warming: threading.Thread | None = None
         admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
         self.keys = KeyService(SqlKeyStore(self._database), admin_key=admin_key)
+
+    def _publisher_of(
+        self, space: VectorSpace, on_published: Callable[[Path], object]
+    ) -> Publisher:
+        return Publisher(
+            database=self._database,
+            catalog=self._catalog,
+            jobs=self._jobs,
+            model=space,
+            files_of=self._files_of,
+            on_published=on_published,
+        )
+
+    def _publisher_of_imports(self, space: VectorSpace) -> Publisher:
+        # They can be of another model than this process serves; then it has nothing to refresh.
+        is_served = space.fingerprint == self.model.fingerprint
+        return self._publisher_of(space, self._refresh_if_served if is_served else _pass_over)
 
     def _make_runner(self, limits: DecodeLimits) -> JobRunner:
         settings = self.settings.indexing
@@ -113,11 +135,29 @@ class Application:
             commit_images=settings.commit_images,
             commit_seconds=settings.commit_seconds,
         )
+        import_flow = ImportFlow(
+            catalog=self._catalog,
+            jobs=self._jobs,
+            files_of=self._files_of,
+            publisher=self._publisher,
+            publisher_of=self._publisher_of_imports,
+            image_roots=self._image_roots,
+            limits=limits,
+            processes=settings.threads_per_worker or len(os.sched_getaffinity(0)),
+            # Nothing is embedded, so that an image costs a fraction of what it costs a worker.
+            chunk_images=_IMPORTED_FOR_EMBEDDED * settings.chunk_images,
+            commit_images=settings.commit_images,
+        )
+        handlers = {
+            JobKind.FULL: flow.run,
+            JobKind.INCREMENTAL: flow.run,
+            JobKind.IMPORT: import_flow.run,
+        }
         # Owners of one home share a prefix, so that a restart knows the leases of its former life.
         self._owner_prefix = f"{socket.gethostname()}:{self.settings.home}:"
         return JobRunner(
             self._jobs,
-            {JobKind.FULL: flow.run, JobKind.INCREMENTAL: flow.run},
+            handlers,
             owner=f"{self._owner_prefix}{os.getpid()}:{secrets.token_hex(4)}",
         )
 
@@ -148,6 +188,14 @@ class Application:
         # Whoever asks it is told why, and so is readiness.
         try:
             self._publisher.reconcile(index_prefix)
+        except ImagedexError as error:
+            _log.error("index_not_opened", index_prefix=str(index_prefix), error=str(error))
+        else:
+            self._refresh_if_served(index_prefix)
+
+    def _refresh_if_served(self, index_prefix: Path) -> None:
+        """Serve the current generation where this process can; whoever asks is told why not."""
+        try:
             self._queries.refresh(index_prefix)
         except ImagedexError as error:
             _log.error("index_not_opened", index_prefix=str(index_prefix), error=str(error))
@@ -211,10 +259,15 @@ class Application:
             self._require_new(prefix)
 
 
+def _pass_over(_index_prefix: Path) -> None:
+    """Do nothing about a generation that this process cannot serve."""
+
+
 def _outcome(name: str, check: Callable[[], object]) -> str:
     try:
         check()
     except ModelNotInstalled as error:
+        _log.warning("not_ready", check=name, error=str(error))
         return str(error)  # It names no path, and says what helps.
     except ImagedexError as error:
         _log.error("not_ready", check=name, error=str(error))
@@ -248,7 +301,7 @@ def _search_threads(settings: Settings) -> int:
 
 def choose_model(settings: Settings) -> EmbeddingModel:
     """Return the model that the settings name, not loaded yet. Raises ModelError."""
-    return _named_model(settings, settings.model)
+    return _named_model(settings, settings.model, settings.embedding.precision)
 
 
 def model_to_serve(settings: Settings) -> EmbeddingModel:
@@ -257,25 +310,34 @@ def model_to_serve(settings: Settings) -> EmbeddingModel:
     An index of it can be served all the same: to load either half is what fails then, with
     ModelNotInstalled. Raises ModelError.
     """
+    return _model_or_its_description(settings, settings.model, settings.embedding.precision)
+
+
+def stored_space(settings: Settings, name: str) -> EmbeddingModel:
+    """Return the model of this name as the old scripts ran it: in float32, installed or not.
+
+    Raises ModelError for one of which nothing is known.
+    """
+    return _model_or_its_description(settings, name, Precision.FP32)
+
+
+def _model_or_its_description(
+    settings: Settings, name: str, precision: Precision
+) -> EmbeddingModel:
     try:
-        return choose_model(settings)
+        return _named_model(settings, name, precision)
     except ModelNotInstalled:
-        model = absent_model(
-            settings.model,
-            precision=settings.embedding.precision,
-            reduced_decoding=settings.decoding.reduced,
-        )
+        model = absent_model(name, precision=precision, reduced_decoding=settings.decoding.reduced)
         if model is None:
             raise
-        _log.warning("model_not_installed", model=model.name, serving="without text queries")
         return model
 
 
-def _named_model(settings: Settings, name: str) -> EmbeddingModel:
+def _named_model(settings: Settings, name: str, precision: Precision) -> EmbeddingModel:
     return find_model(
         name,
         store=ModelStore(settings.models_directory),
-        precision=settings.embedding.precision,
+        precision=precision,
         runtime=settings.embedding.runtime,
         reduced_decoding=settings.decoding.reduced,
     )

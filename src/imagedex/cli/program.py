@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from imagedex.cli.commands.eval import evaluate
+from imagedex.cli.commands.import_legacy import import_legacy
 from imagedex.cli.commands.index import index
 from imagedex.cli.commands.jobs import jobs
 from imagedex.cli.commands.keys import keys
@@ -44,6 +45,7 @@ program.command("stats")(stats)
 program.add_typer(keys, name="keys")
 program.add_typer(models, name="models")
 program.command("eval")(evaluate)
+program.command("import-legacy")(import_legacy)
 
 
 def _show_version(is_asked: bool) -> None:
@@ -72,7 +74,8 @@ def _global_options(
     """Describe a photo, find it.
 
     With IMAGEDEX_URL and IMAGEDEX_API_KEY set, commands speak to that server; without them
-    they work on IMAGEDEX_HOME directly. `serve`, `models` and `eval` always work here.
+    they work on IMAGEDEX_HOME directly. `serve`, `models`, `eval` and what concerns old
+    indexes always work here.
     """
     context.obj = Invocation(config=config, debug=debug)
 

@@ -16,6 +16,7 @@ class JobKind(StrEnum):
 
     FULL = "full"  # Scan a directory and index what is new or changed.
     INCREMENTAL = "incremental"  # Index, or remove, the images that a notifier named.
+    IMPORT = "import"  # Adopt the vectors of an old index.
 
 
 class JobStatus(StrEnum):

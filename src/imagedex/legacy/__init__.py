@@ -1,0 +1,7 @@
+"""Old indexes: adopted without embedding anything again, and written back for the old scripts."""
+
+from imagedex.legacy.importing import ImportFlow
+from imagedex.legacy.records import ImportOptions, ImportReport
+from imagedex.legacy.service import LegacyService
+
+__all__ = ["ImportFlow", "ImportOptions", "ImportReport", "LegacyService"]
