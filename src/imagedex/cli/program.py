@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from imagedex.cli.commands.eval import evaluate
+from imagedex.cli.commands.export_legacy import export_legacy
 from imagedex.cli.commands.import_legacy import import_legacy
 from imagedex.cli.commands.index import index
 from imagedex.cli.commands.jobs import jobs
@@ -46,6 +47,7 @@ program.add_typer(keys, name="keys")
 program.add_typer(models, name="models")
 program.command("eval")(evaluate)
 program.command("import-legacy")(import_legacy)
+program.command("export-legacy")(export_legacy)
 
 
 def _show_version(is_asked: bool) -> None:

@@ -79,6 +79,15 @@ class FlatVectors:
         places = rows if self._places is None else self._places[rows]
         return self._vectors[places]
 
+    def best(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+        """Return for each query its best rows, best first, as the old scripts' search gives them.
+
+        ``queries`` is float32 of shape (n, dim), ``count`` at most the number of rows; the
+        result has shape (n, count).
+        """
+        rows: NDArray[np.int64] = self._owner.search(np.ascontiguousarray(queries), count)[1]
+        return rows
+
 
 def write_flat(file: HashingFile, blocks: Iterable[NDArray[np.float32]], *, dim: int) -> None:
     """Write vectors as ``IndexFlatIP``, in the order in which they come."""

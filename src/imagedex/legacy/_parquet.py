@@ -101,13 +101,15 @@ class LegacyTable:
 
 
 def write_table(
-    file: HashingFile, rows: Iterable[tuple[Sequence[str], NDArray[np.float32]]]
+    file: HashingFile,
+    rows: Iterable[tuple[Sequence[str], NDArray[np.float32]]],
+    *,
+    path_column: str,
+    vector_column: str,
 ) -> None:
-    """Write paths and vectors as the old scripts did: columns ``path`` and ``embedding``.
-
-    ``rows`` come in batches: some paths, and as many vectors in float32.
-    """
-    schema = pa.schema([pa.field("path", pa.string()), pa.field("embedding", _LIST)])
+    """Write paths and vectors, which come in batches: some paths, as many vectors in float32."""
+    names = pa.field(path_column, pa.string()), pa.field(vector_column, _LIST)
+    schema = pa.schema(names)
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for paths, vectors in rows:
             count, dim = vectors.shape
@@ -115,7 +117,8 @@ def write_table(
             lists = pa.ListArray.from_arrays(
                 offsets, pa.array(np.ascontiguousarray(vectors).reshape(count * dim)), type=_LIST
             )
-            writer.write_batch(pa.record_batch([pa.array(paths, pa.string()), lists], schema))
+            columns = [pa.array(paths, pa.string()), lists]
+            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
 
 
 _LIST = pa.list_(pa.float32())

@@ -1,4 +1,4 @@
-"""Requests to adopt an old index."""
+"""What can be asked for about old indexes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from imagedex.embedding import VectorSpace
 from imagedex.indexing import IndexLocations
 from imagedex.ingest import ImageRoots
 from imagedex.jobs import Job, JobKind, JobStore, NewJob, Priority
+from imagedex.legacy.exporting import ExportOptions, ExportReport, export_index
 from imagedex.legacy.records import ImportOptions, ImportReport, ImportRequest
 from imagedex.legacy.source import LegacySource, require_roots_present, stamps_of
 from imagedex.segments import IndexFiles
 
 
 class LegacyService:
-    """Adopts old indexes. Safe to call from several threads."""
+    """Adopts old indexes and writes them back. Safe to call from several threads."""
 
     def __init__(
         self,
@@ -86,6 +87,10 @@ class LegacyService:
             fingerprint=space.fingerprint,
         )
         return self._submit(request, images=len(placed.row_of)), report
+
+    def export(self, options: ExportOptions, *, index_prefix: str | None = None) -> ExportReport:
+        """Write an index as the old scripts kept it; see ``export_index``."""
+        return export_index(self._files_of(self._locations.resolve(index_prefix)), options)
 
     def _require_same_space(self, prefix: Path, space: VectorSpace) -> None:
         manifest = self._files_of(prefix).current()

@@ -8,19 +8,16 @@ file_size, index_position}}, pending_queue, failed_images}``. Times are ISO 8601
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from imagedex.core.errors import InvalidRequest
 from imagedex.core.images import FileStamp
 from imagedex.core.times import iso_z
-from imagedex.segments.durable import storage_errors, sync_directory
+from imagedex.segments.durable import storage_errors
 
 VERSION = "1.0"
 
@@ -90,19 +87,14 @@ class WrittenImage:
     index_position: int
 
 
-def write_state(
-    file: Path,
-    images: Iterable[WrittenImage],
-    *,
-    indexed_at: datetime,
-    failed: Iterable[str] = (),
-) -> None:
-    """Write a state file that only its owner can read (mode 0600), whole or not at all.
+def encode_state(
+    images: Iterable[WrittenImage], *, indexed_at: datetime, failed: Iterable[str] = ()
+) -> bytes:
+    """Return a state file's content.
 
-    ``indexed_at`` stands for every image, since an index keeps one moment for all. Raises
-    StorageError.
+    ``indexed_at`` stands for every image, since an index keeps one moment for all.
     """
-    moment = iso_z(indexed_at.astimezone(UTC))
+    moment = iso_z(indexed_at)
     indexed = {
         image.path: {
             "indexed_at": moment,
@@ -120,21 +112,7 @@ def write_state(
         "pending_queue": [],
         "failed_images": sorted(failed),
     }
-    data = json.dumps(document, ensure_ascii=False).encode("utf-8", "backslashreplace")
-    temporary = file.with_name(f"{file.name}.{secrets.token_hex(6)}.tmp")
-    with storage_errors("write", file):
-        try:
-            # Created with its mode: at no moment may others read it.
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(descriptor, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(file)
-            sync_directory(file.parent)
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+    return json.dumps(document, ensure_ascii=False).encode()
 
 
 def _image(file: Path, path: str, value: Any) -> OldImage:

@@ -4,6 +4,7 @@ from imagedex.segments.directory import DirectoryIndexFiles
 from imagedex.segments.interfaces import Commit, Hits, IndexFiles, OpenGeneration
 from imagedex.segments.records import (
     FileEntry,
+    ImageBlock,
     Manifest,
     Part,
     SegmentEntry,
@@ -15,6 +16,7 @@ __all__ = [
     "DirectoryIndexFiles",
     "FileEntry",
     "Hits",
+    "ImageBlock",
     "IndexFiles",
     "Manifest",
     "OpenGeneration",
