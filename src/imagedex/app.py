@@ -66,9 +66,10 @@ class Application:
         self._engine = _make_engine(settings)
         # One object for each index, since it remembers the manifest that it has read.
         files_of = lru_cache(maxsize=_MAX_OPEN_INDEXES)(DirectoryIndexFiles)
+        encoder = _LazyTextEncoder(self.model, threads=_search_threads(settings))
         self._queries = QueryService(
             files_of=files_of,
-            encoder=_LazyTextEncoder(self.model, threads=_search_threads(settings)),
+            encoder=encoder,
             model_name=self.model.name,
             fingerprint=self.model.fingerprint,
             dim=self.model.dim,
@@ -95,6 +96,8 @@ class Application:
             locations=self._locations,
             files_of=files_of,
             space_of=partial(stored_space, settings),
+            encoder=encoder,
+            ask=lambda text, top_k, prefix: self.query(text, top_k=top_k, index_prefix=prefix),
         )
         self._warming: threading.Thread | None = None
         admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from imagedex.cli.commands.compare import compare
 from imagedex.cli.commands.eval import evaluate
 from imagedex.cli.commands.export_legacy import export_legacy
 from imagedex.cli.commands.import_legacy import import_legacy
@@ -48,6 +49,7 @@ program.add_typer(models, name="models")
 program.command("eval")(evaluate)
 program.command("import-legacy")(import_legacy)
 program.command("export-legacy")(export_legacy)
+program.command("compare")(compare)
 
 
 def _show_version(is_asked: bool) -> None:

@@ -98,6 +98,29 @@ class LegacyPair:
         assert self._streamed is not None  # noqa: S101 - one of both is always there.
         return self._streamed.take(rows) if len(rows) else np.empty((0, self.dim), np.float32)
 
+    def best(self, queries: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+        """Return for each query its best rows, best first, as a search of the old index does.
+
+        ``queries`` is float32 of shape (n, dim), ``count`` at most the number of rows; the result
+        has shape (n, count), with -1 where no further row has a score.
+        """
+        if self._flat is not None:
+            return self._flat.best(queries, count)
+        scores = np.empty((len(queries), 0), dtype=np.float32)
+        rows = np.empty((len(queries), 0), dtype=np.int64)
+        for start, vectors in self._blocks():
+            is_finite = np.asarray(np.isfinite(vectors).all(axis=1))
+            products = queries @ np.where(is_finite[:, np.newaxis], vectors, 0).T
+            products[:, ~is_finite] = -np.inf
+            places = np.tile(np.arange(start, start + len(vectors)), (len(queries), 1))
+            scores = np.concatenate([scores, products], axis=1)
+            rows = np.concatenate([rows, places], axis=1)
+            # Stable: of equal scores the earlier row stays first, as in Faiss.
+            order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+            scores = np.take_along_axis(scores, order, axis=1)
+            rows = np.take_along_axis(rows, order, axis=1)
+        return np.where(scores > -np.inf, rows, -1)
+
     def check_vectors(self) -> VectorCheck:
         """Read all vectors once and hold those of both files against each other.
 

@@ -36,7 +36,7 @@ def place_rows(
             detail = "The old index has no path in this row that a file could have."
             placed.failures.append(ImageFailure(f"row {row}", FailureReason.BAD_ROW, detail))
             continue
-        image_path = _absolute(path, row, root)
+        image_path = image_path_of(path, row, root)
         try:
             image_roots.root_of(image_path)
         except OutsideImageRoots as error:
@@ -50,14 +50,8 @@ def place_rows(
     return placed
 
 
-def written_path(path: str, root: Path | None) -> str:
-    """Return how an old index names an image: below ``root`` relative to it, else as it is."""
-    if root is not None and path.startswith(f"{root}/"):
-        return path[len(str(root)) + 1 :]
-    return path
-
-
-def _absolute(path: str, row: int, root: Path | None) -> str:
+def image_path_of(path: str, row: int, root: Path | None) -> str:
+    """Return the absolute path that a row's path means. Raises InvalidRequest without a root."""
     if not path.startswith("/"):
         if root is None:
             raise InvalidRequest(
@@ -67,3 +61,10 @@ def _absolute(path: str, row: int, root: Path | None) -> str:
         path = posixpath.join(root, path)
     # POSIX leaves it open what two slashes at the beginning mean; to Linux they are one.
     return "/" + posixpath.normpath(path).lstrip("/")
+
+
+def written_path(path: str, root: Path | None) -> str:
+    """Return how an old index names an image: below ``root`` relative to it, else as it is."""
+    if root is not None and path.startswith(f"{root}/"):
+        return path[len(str(root)) + 1 :]
+    return path

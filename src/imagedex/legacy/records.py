@@ -21,6 +21,17 @@ class ImportOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class CompareOptions:
+    """An old index to compare with, and how to read it. All paths are absolute."""
+
+    prefix: Path
+    root: Path | None = None
+    path_column: str | None = None
+    vector_column: str | None = None
+    top_k: int = 10
+
+
+@dataclass(frozen=True, slots=True)
 class SourceStamp:
     """A file of the old index as it was when the import was asked for."""
 

@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from imagedex.catalog import Catalog
 from imagedex.core.errors import FingerprintMismatch, InvalidRequest, OutsideImageRoots
 from imagedex.core.fingerprints import ModelIdentity
-from imagedex.embedding import VectorSpace
+from imagedex.embedding import TextEncoder, VectorSpace
 from imagedex.indexing import IndexLocations
 from imagedex.ingest import ImageRoots
 from imagedex.jobs import Job, JobKind, JobStore, NewJob, Priority
+from imagedex.legacy.comparison import AgreementReport, compare_rankings
 from imagedex.legacy.exporting import ExportOptions, ExportReport, export_index
-from imagedex.legacy.records import ImportOptions, ImportReport, ImportRequest
+from imagedex.legacy.pair import LegacyPair
+from imagedex.legacy.placing import image_path_of
+from imagedex.legacy.records import CompareOptions, ImportOptions, ImportReport, ImportRequest
 from imagedex.legacy.source import LegacySource, require_roots_present, stamps_of
+from imagedex.search import QueryAnswer
+from imagedex.search.validation import require_valid_query
 from imagedex.segments import IndexFiles
+
+_TEXTS_AT_ONCE = 64
 
 
 class LegacyService:
-    """Adopts old indexes and writes them back. Safe to call from several threads."""
+    """Adopts old indexes, compares with them, writes them back.
+
+    Safe to call from several threads.
+    """
 
     def __init__(
         self,
@@ -32,14 +42,22 @@ class LegacyService:
         locations: IndexLocations,
         files_of: Callable[[Path], IndexFiles],
         space_of: Callable[[str], VectorSpace],
+        encoder: TextEncoder,
+        ask: Callable[[str, int, str | None], QueryAnswer],
     ) -> None:
-        """``space_of`` says by a model's name what vectors it has made; it raises ModelError."""
+        """Take what it works with.
+
+        ``space_of`` says by a model's name what vectors it has made, or raises ModelError; ``ask``
+        answers a text with so many images, from the index of that prefix.
+        """
         self._catalog = catalog
         self._jobs = jobs
         self._image_roots = image_roots
         self._locations = locations
         self._files_of = files_of
         self._space_of = space_of
+        self._encoder = encoder
+        self._ask = ask
 
     def adopt(
         self, options: ImportOptions, *, index_prefix: str | None = None
@@ -91,6 +109,64 @@ class LegacyService:
     def export(self, options: ExportOptions, *, index_prefix: str | None = None) -> ExportReport:
         """Write an index as the old scripts kept it; see ``export_index``."""
         return export_index(self._files_of(self._locations.resolve(index_prefix)), options)
+
+    def compare(
+        self,
+        options: CompareOptions,
+        texts: Sequence[str],
+        *,
+        index_prefix: str | None = None,
+    ) -> AgreementReport:
+        """Ask an old index and one of ours for the same texts, at least one.
+
+        The old one is searched as its scripts did, by Faiss, with the text vectors of the model
+        that is set. Raises InvalidRequest for texts that cannot be asked and when either index
+        has nothing to compare, ModelNotInstalled when texts cannot be embedded,
+        FingerprintMismatch, StorageError.
+        """
+        for text in texts:
+            require_valid_query(text, options.top_k)
+        pair = LegacyPair.open(
+            options.prefix,
+            path_column=options.path_column,
+            vector_column=options.vector_column,
+        )
+        paths = pair.paths()
+        asked = [self._ask(text, options.top_k, index_prefix) for text in texts]
+        if asked[0].total_images == 0:
+            raise InvalidRequest(
+                "There is no image in the index, so nothing to compare with; adopt the old one by "
+                "imagedex import-legacy, or check --index-prefix."
+            )
+        return AgreementReport(
+            top_k=options.top_k,
+            old_images=pair.rows,
+            new_images=asked[0].total_images,
+            queries=tuple(
+                compare_rankings(
+                    text,
+                    [image_path_of(paths[row] or "", row, options.root) for row in rows],
+                    [result.image_path for result in answer.results],
+                )
+                for text, rows, answer in zip(
+                    texts, self._old_best(pair, texts, options.top_k), asked, strict=True
+                )
+            ),
+        )
+
+    def _old_best(self, pair: LegacyPair, texts: Sequence[str], top_k: int) -> list[list[int]]:
+        found: list[list[int]] = []
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            vectors = self._encoder.encode_texts(texts[start : start + _TEXTS_AT_ONCE]).vectors
+            if vectors.shape[1] != pair.dim:
+                raise InvalidRequest(
+                    f"The vectors of the old index have {pair.dim} numbers, but those of texts "
+                    f"{vectors.shape[1]}; set IMAGEDEX_MODEL to the model that made them."
+                )
+            best = pair.best(vectors, min(top_k, pair.rows)).tolist()
+            # Faiss gives -1 where too few rows have a score at all.
+            found += [[row for row in rows if row >= 0] for rows in best]
+        return found
 
     def _require_same_space(self, prefix: Path, space: VectorSpace) -> None:
         manifest = self._files_of(prefix).current()

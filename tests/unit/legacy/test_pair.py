@@ -223,3 +223,29 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "old.faiss").mkdir()
     with pytest.raises(StorageError, match=r"Could not read .*old\.faiss"):
         LegacyPair.open(tmp_path / "old")
+
+
+@pytest.mark.parametrize("has_faiss", [True, False])
+def test_the_best_rows_are_those_of_faiss(tmp_path: Path, has_faiss: bool) -> None:
+    vectors = unit_vectors(5000, DIM)  # More than a batch.
+    vectors[4] = np.nan
+    names = [f"/{n}" for n in range(5000)]
+    write_parquet(tmp_path / "old.parquet", names, vectors)
+    if has_faiss:
+        write_faiss(tmp_path / "old.faiss", vectors)
+    queries = unit_vectors(7, DIM, seed=3)
+    flat = faiss.IndexFlatIP(DIM)
+    flat.add(np.nan_to_num(vectors))
+    expected = flat.search(queries, 12)[1]
+    np.testing.assert_array_equal(LegacyPair.open(tmp_path / "old").best(queries, 12), expected)
+
+
+@pytest.mark.parametrize("has_faiss", [True, False])
+def test_rows_without_a_score_are_none(tmp_path: Path, has_faiss: bool) -> None:
+    vectors = np.full((3, DIM), np.nan, dtype=np.float32)
+    vectors[1] = unit_vectors(1, DIM)
+    write_parquet(tmp_path / "old.parquet", PATHS[:3], vectors)
+    if has_faiss:
+        write_faiss(tmp_path / "old.faiss", vectors)
+    best = LegacyPair.open(tmp_path / "old").best(unit_vectors(2, DIM, seed=3), 3)
+    assert best.tolist() == [[1, -1, -1], [1, -1, -1]]
