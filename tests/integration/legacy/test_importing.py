@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from imagedex.app import Application, build_application
+from imagedex.catalog import SqlCatalog
 from imagedex.cli.connection import client_of, local_application
 from imagedex.client import JobState
 from imagedex.core.errors import (
@@ -304,3 +305,27 @@ def test_the_same_request_while_it_waits_is_the_same_job(home: Home) -> None:
     assert len(jobs) == 1
     state, _, _ = home.adopt()
     assert {state.job_id} == jobs
+
+
+def test_a_crash_between_the_generation_and_the_database_is_made_good(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = draw_photos(home.photos, 4)
+    (home.photos / "broken.jpg").write_bytes(b"no picture")
+    write_pair(home.prefix, [*photos, home.photos / "broken.jpg"], unit_vectors(5, DIM))
+    record = SqlCatalog.record_generation
+    failures = [StorageError("The database is locked.")]
+
+    def fail_once(self: SqlCatalog, *arguments: Any, **options: Any) -> None:
+        if failures:
+            raise failures.pop()
+        record(self, *arguments, **options)
+
+    monkeypatch.setattr(SqlCatalog, "record_generation", fail_once)
+    state, _, _ = home.adopt()
+    assert failures == []
+    assert (state.status, state.progress.processed_images) == ("completed", 5)
+    assert home.names() == [path.name for path in photos]
+    manifest = DirectoryIndexFiles(home.index).current()
+    assert manifest is not None
+    assert (manifest.generation, manifest.images, len(manifest.segments)) == (1, 4, 1)

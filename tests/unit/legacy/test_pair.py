@@ -216,9 +216,12 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     refused(tmp_path / "old", "cannot be read as Parquet")
     write_pair(tmp_path / "old", PATHS, VECTORS)
     whole = (tmp_path / "old.faiss").read_bytes()
-    for data in (b"", b"IxFI", whole[:-20], b"\xff" * 200):
+    for data in (b"IxFI", whole[:-20], whole + b"\0"):
         (tmp_path / "old.faiss").write_bytes(data)
-        refused(tmp_path / "old", r"Faiss cannot read .*old\.faiss")
+        refused(tmp_path / "old", r"The Faiss file .*old\.faiss' is damaged")
+    for data in (b"", b"\xff" * 200):
+        (tmp_path / "old.faiss").write_bytes(data)
+        refused(tmp_path / "old", r"old\.faiss' holds an index of the kind")
     (tmp_path / "old.faiss").unlink()
     (tmp_path / "old.faiss").mkdir()
     with pytest.raises(StorageError, match=r"Could not read .*old\.faiss"):
@@ -249,3 +252,30 @@ def test_rows_without_a_score_are_none(tmp_path: Path, has_faiss: bool) -> None:
         write_faiss(tmp_path / "old.faiss", vectors)
     best = LegacyPair.open(tmp_path / "old").best(unit_vectors(2, DIM, seed=3), 3)
     assert best.tolist() == [[1, -1, -1], [1, -1, -1]]
+
+
+@pytest.mark.parametrize("is_mapped", [True, False])
+def test_no_damage_to_a_faiss_file_harms_the_process(tmp_path: Path, is_mapped: bool) -> None:
+    """Faiss itself would end the process on some of these."""
+    flat = faiss.IndexFlatIP(DIM)
+    if is_mapped:
+        mapped = faiss.IndexIDMap(flat)
+        mapped.add_with_ids(VECTORS, np.arange(ROWS))
+        faiss.write_index(mapped, str(tmp_path / "old.faiss"))
+    else:
+        flat.add(VECTORS)
+        faiss.write_index(flat, str(tmp_path / "old.faiss"))
+    write_parquet(tmp_path / "old.parquet", PATHS)
+    whole = (tmp_path / "old.faiss").read_bytes()
+    header = len(whole) - VECTORS.nbytes - (ROWS * 8 + 8 if is_mapped else 0)
+    chance = np.random.default_rng(5)
+    for place in [*range(header), *range(len(whole) - 90, len(whole))]:
+        damaged = bytearray(whole)
+        damaged[place] ^= int(chance.integers(1, 256))
+        (tmp_path / "old.faiss").write_bytes(damaged)
+        try:
+            pair = LegacyPair.open(tmp_path / "old")
+        except InvalidRequest:
+            continue
+        assert pair.take(np.arange(pair.rows)).shape == (ROWS, DIM)
+        assert pair.best(VECTORS[:2], 3).shape == (2, 3)
