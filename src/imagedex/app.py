@@ -18,9 +18,10 @@ import structlog
 
 from imagedex.access import KeyService, SqlKeyStore
 from imagedex.catalog import Catalog, SqlCatalog
-from imagedex.core.errors import ImagedexError, NotFound
+from imagedex.core.errors import ImagedexError, ModelNotInstalled, NotFound
 from imagedex.database import Database, HomeLock, prepare_home
-from imagedex.embedding import EmbeddingModel, EncodedTexts, TextEncoder
+from imagedex.embedding import EmbeddingModel, EncodedTexts, TextEncoder, VectorSpace
+from imagedex.embedding.runtimes import Precision
 from imagedex.engine import DaskLocalEngine, Engine
 from imagedex.indexing import (
     IndexFlow,
@@ -35,7 +36,8 @@ from imagedex.indexing import (
 )
 from imagedex.ingest import DecodeLimits, ImageRoots, Thumbnailer
 from imagedex.jobs import JobKind, JobRunner, SqlJobStore
-from imagedex.models import ModelStore, find_model
+from imagedex.legacy import ImportFlow, LegacyService
+from imagedex.models import ModelStore, absent_model, find_model
 from imagedex.search import QueryAnswer, QueryService
 from imagedex.segments import (
     DirectoryIndexFiles,
@@ -56,6 +58,7 @@ from imagedex.upkeep import (
 _log = structlog.get_logger(__name__)
 
 _MAX_OPEN_INDEXES = 256
+_IMPORTED_FOR_EMBEDDED = 16
 
 
 class Application:
@@ -73,29 +76,24 @@ class Application:
         self._database = Database(settings.effective_database_url)
         self._locations = IndexLocations(settings.effective_index_prefix, settings.index_roots)
         self._image_roots = ImageRoots(settings.image_roots)
-        self.model = choose_model(settings)
+        self.model = model_to_serve(settings)
         self._catalog: Catalog = SqlCatalog(self._database)
         self._jobs = SqlJobStore(self._database, lease_seconds=settings.indexing.lease_seconds)
         self._engine = _make_engine(settings)
         # One object for each index, since it remembers the manifest that it has read.
         ivf = IvfPolicy(settings.search.ivf_min_rows, settings.search.min_recall)
         files_of = lru_cache(maxsize=_MAX_OPEN_INDEXES)(partial(DirectoryIndexFiles, ivf=ivf))
+        encoder = _LazyTextEncoder(self.model, threads=_search_threads(settings))
         self._queries = QueryService(
             files_of=files_of,
-            encoder=_LazyTextEncoder(self.model, threads=_search_threads(settings)),
+            encoder=encoder,
             model_name=self.model.name,
             fingerprint=self.model.fingerprint,
             dim=self.model.dim,
             cache_entries=settings.search.cache_entries,
         )
-        self._publisher = Publisher(
-            database=self._database,
-            catalog=self._catalog,
-            jobs=self._jobs,
-            model=self.model,
-            files_of=files_of,
-            on_published=self._queries.refresh,
-        )
+        self._files_of = files_of
+        self._publisher = self._publisher_of(self.model, self._queries.refresh)
         limits = decode_limits(settings)
         self._thumbnails = Thumbnailer(roots=self._image_roots, limits=limits)
         self._runner = self._make_runner(limits)
@@ -108,10 +106,37 @@ class Application:
             locations=self._locations,
             files_of=files_of,
         )
+        self.legacy = LegacyService(
+            catalog=self._catalog,
+            jobs=self._jobs,
+            image_roots=self._image_roots,
+            locations=self._locations,
+            files_of=files_of,
+            space_of=partial(stored_space, settings),
+            encoder=encoder,
+            ask=lambda text, top_k, prefix: self.query(text, top_k=top_k, index_prefix=prefix),
+        )
         self._warming: threading.Thread | None = None
         self._backups: BackupSchedule | None = None
         admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
         self.keys = KeyService(SqlKeyStore(self._database), admin_key=admin_key)
+
+    def _publisher_of(
+        self, space: VectorSpace, on_published: Callable[[Path], object]
+    ) -> Publisher:
+        return Publisher(
+            database=self._database,
+            catalog=self._catalog,
+            jobs=self._jobs,
+            model=space,
+            files_of=self._files_of,
+            on_published=on_published,
+        )
+
+    def _publisher_of_imports(self, space: VectorSpace) -> Publisher:
+        # They can be of another model than this process serves; then it has nothing to refresh.
+        is_served = space.fingerprint == self.model.fingerprint
+        return self._publisher_of(space, self._refresh_if_served if is_served else _pass_over)
 
     def _make_runner(self, limits: DecodeLimits) -> JobRunner:
         settings = self.settings.indexing
@@ -137,15 +162,31 @@ class Application:
             commit_images=settings.commit_images,
             commit_seconds=settings.commit_seconds,
         )
+        import_flow = ImportFlow(
+            catalog=self._catalog,
+            jobs=self._jobs,
+            files_of=self._files_of,
+            publisher=self._publisher,
+            publisher_of=self._publisher_of_imports,
+            merger=merger,
+            image_roots=self._image_roots,
+            limits=limits,
+            processes=settings.threads_per_worker or len(os.sched_getaffinity(0)),
+            # Nothing is embedded, so that an image costs a fraction of what it costs a worker.
+            chunk_images=_IMPORTED_FOR_EMBEDDED * settings.chunk_images,
+            commit_images=settings.commit_images,
+        )
+        handlers = {
+            JobKind.FULL: flow.run,
+            JobKind.INCREMENTAL: flow.run,
+            JobKind.REBUILD: merger.rebuild,
+            JobKind.IMPORT: import_flow.run,
+        }
         # Owners of one home share a prefix, so that a restart knows the leases of its former life.
         self._owner_prefix = f"{socket.gethostname()}:{self.settings.home}:"
         return JobRunner(
             self._jobs,
-            {
-                JobKind.FULL: flow.run,
-                JobKind.INCREMENTAL: flow.run,
-                JobKind.REBUILD: merger.rebuild,
-            },
+            handlers,
             owner=f"{self._owner_prefix}{os.getpid()}:{secrets.token_hex(4)}",
         )
 
@@ -176,6 +217,14 @@ class Application:
         # Whoever asks it is told why, and so is readiness.
         try:
             self._publisher.reconcile(index_prefix)
+        except ImagedexError as error:
+            _log.error("index_not_opened", index_prefix=str(index_prefix), error=str(error))
+        else:
+            self._refresh_if_served(index_prefix)
+
+    def _refresh_if_served(self, index_prefix: Path) -> None:
+        """Serve the current generation where this process can; whoever asks is told why not."""
+        try:
             self._queries.refresh(index_prefix)
         except ImagedexError as error:
             _log.error("index_not_opened", index_prefix=str(index_prefix), error=str(error))
@@ -256,9 +305,16 @@ class Application:
             self._require_new(prefix)
 
 
+def _pass_over(_index_prefix: Path) -> None:
+    """Do nothing about a generation that this process cannot serve."""
+
+
 def _outcome(name: str, check: Callable[[], object]) -> str:
     try:
         check()
+    except ModelNotInstalled as error:
+        _log.warning("not_ready", check=name, error=str(error))
+        return str(error)  # It names no path, and says what helps.
     except ImagedexError as error:
         _log.error("not_ready", check=name, error=str(error))
         return f"{type(error).__name__}: see the server's log"
@@ -291,10 +347,43 @@ def _search_threads(settings: Settings) -> int:
 
 def choose_model(settings: Settings) -> EmbeddingModel:
     """Return the model that the settings name, not loaded yet. Raises ModelError."""
+    return _named_model(settings, settings.model, settings.embedding.precision)
+
+
+def model_to_serve(settings: Settings) -> EmbeddingModel:
+    """Return the model that the settings name, even if it is a known one without its files.
+
+    An index of it can be served all the same: to load either half is what fails then, with
+    ModelNotInstalled. Raises ModelError.
+    """
+    return _model_or_its_description(settings, settings.model, settings.embedding.precision)
+
+
+def stored_space(settings: Settings, name: str) -> EmbeddingModel:
+    """Return the model of this name as the old scripts ran it: in float32, installed or not.
+
+    Raises ModelError for one of which nothing is known.
+    """
+    return _model_or_its_description(settings, name, Precision.FP32)
+
+
+def _model_or_its_description(
+    settings: Settings, name: str, precision: Precision
+) -> EmbeddingModel:
+    try:
+        return _named_model(settings, name, precision)
+    except ModelNotInstalled:
+        model = absent_model(name, precision=precision, reduced_decoding=settings.decoding.reduced)
+        if model is None:
+            raise
+        return model
+
+
+def _named_model(settings: Settings, name: str, precision: Precision) -> EmbeddingModel:
     return find_model(
-        settings.model,
+        name,
         store=ModelStore(settings.models_directory),
-        precision=settings.embedding.precision,
+        precision=precision,
         runtime=settings.embedding.runtime,
         reduced_decoding=settings.decoding.reduced,
     )

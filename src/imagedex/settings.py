@@ -60,7 +60,9 @@ class IndexingSettings(_Group):
         32, ge=1, le=4096, description="Images of a chunk, the unit of dispatch and checkpoint."
     )
     commit_images: int = Field(
-        20_000, ge=1, description="A running job publishes after this many embedded images."
+        20_000,
+        ge=1,
+        description="A running job publishes after this many embedded or imported images.",
     )
     commit_seconds: float = Field(
         10.0,

@@ -6,11 +6,21 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from imagedex.app import Application, build_application
-from imagedex.core.errors import CorruptIndex, FingerprintMismatch, StorageError
+from imagedex.cli.connection import local_client
+from imagedex.client import ServerProblem
+from imagedex.core.errors import (
+    CorruptIndex,
+    FingerprintMismatch,
+    ModelNotInstalled,
+    StorageError,
+)
 from imagedex.embedding import TextEncoder
 from imagedex.embedding.bundled import BundledModel
+from imagedex.embedding.runtimes import Precision
+from imagedex.models import absent_model
 from imagedex.settings import load_settings
 from support.tiny_models import write_tiny_clip
 from support.vectors import make_index
@@ -119,3 +129,45 @@ def test_closing_stops_the_jobs_before_it_waits_for_a_model_that_loads(
     closing_thread.join(60)
     assert runs == []
     assert not closing_thread.is_alive()
+
+
+@pytest.fixture
+def old_home(tmp_path: Path) -> Path:
+    """A home whose index is one of a model that is not installed."""
+    model = absent_model("clip-ViT-L-14", precision=Precision.FP32, reduced_decoding=True)
+    assert model is not None
+    make_index(tmp_path / "home" / "index", model, 30)
+    return tmp_path / "home"
+
+
+def test_an_index_whose_model_is_not_installed_is_served_without_text_queries(
+    old_home: Path,
+) -> None:
+    settings = load_settings(home=old_home, model="clip-ViT-L-14", image_roots=(old_home,))
+    with closing(build_application(settings, run_jobs=True)) as application:
+        application.start()
+        stats = application.indexing.stats()
+        assert (stats.num_images, stats.model_name) == (30, "clip-ViT-L-14")
+        assert "imagedex models pull clip-ViT-L-14" in application.readiness()["search"]
+        with pytest.raises(ModelNotInstalled):
+            application.query("a dog")
+
+
+def test_a_text_query_without_its_model_is_answered_503_with_the_command(old_home: Path) -> None:
+    settings = load_settings(home=old_home, model="clip-ViT-L-14")
+    with local_client(settings, run_jobs=False, debug=False) as client:
+        assert client.stats().num_images == 30
+        with pytest.raises(ServerProblem, match="imagedex models pull clip-ViT-L-14") as caught:
+            client.query("a dog")
+        assert caught.value.status == 503
+
+
+def test_a_job_without_its_model_fails_with_the_command(old_home: Path) -> None:
+    photos = old_home.parent / "photos"
+    photos.mkdir()
+    Image.new("RGB", (64, 48), "red").save(photos / "red.jpg")
+    settings = load_settings(home=old_home, model="clip-ViT-L-14", image_roots=(photos,))
+    with local_client(settings, run_jobs=True, debug=False) as client:
+        state = client.wait(client.trigger(str(photos)).job_id)
+        assert state.status == "failed"
+        assert "imagedex models pull clip-ViT-L-14" in (state.error or "")

@@ -32,6 +32,7 @@ class ProblemType:
     slug: str
     status: int
     title: str
+    is_public: bool = False  # The error's text names nothing that a stranger may not know.
 
     @property
     def uri(self) -> str:
@@ -41,7 +42,7 @@ class ProblemType:
     @property
     def is_concealed(self) -> bool:
         """Whether the error's own text, which may name files, is for the log alone."""
-        return self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        return self.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not self.is_public
 
 
 INVALID_REQUEST = ProblemType("invalid-request", 422, "The request makes no sense as it stands")
@@ -74,6 +75,9 @@ PROBLEM_OF_ERROR: Mapping[type[errors.ImagedexError], ProblemType] = {
     errors.LeaseLost: ProblemType("lease-lost", 409, "Another owner has taken over"),
     errors.Unavailable: ProblemType("unavailable", 503, "It cannot be done now"),
     errors.ModelError: ProblemType("model-error", 503, "The embedding model cannot be used"),
+    errors.ModelNotInstalled: ProblemType(
+        "model-not-installed", 503, "The embedding model is not installed", is_public=True
+    ),
     errors.EngineError: ProblemType("engine-error", 503, "The workers cannot be reached"),
     errors.StorageError: ProblemType("storage-error", 503, "The storage cannot be read or written"),
     errors.CorruptIndex: ProblemType("corrupt-index", 503, "The index's files are damaged"),

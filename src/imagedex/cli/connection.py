@@ -13,6 +13,7 @@ from imagedex.cli.invocation import Invocation
 from imagedex.client import ImagedexClient
 
 if TYPE_CHECKING:
+    from imagedex.app import Application
     from imagedex.settings import Settings
 
 URL_VARIABLE = "IMAGEDEX_URL"
@@ -55,25 +56,47 @@ def local_client(settings: Settings, *, run_jobs: bool, debug: bool) -> Iterator
     """Yield a client of the local home: the very same API, answered in this process.
 
     With ``run_jobs`` this process takes the home and runs its jobs, until the block ends;
-    it raises HomeInUse when another one does. Whoever can read the home may do everything,
-    so the key is one that lives as long as the block and is stored nowhere.
+    it raises HomeInUse when another one does.
+    """
+    with (
+        local_application(settings, run_jobs=run_jobs, debug=debug) as application,
+        client_of(application) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def local_application(settings: Settings, *, run_jobs: bool, debug: bool) -> Iterator[Application]:
+    """Yield the services of the local home, for what has no call in the API.
+
+    ``run_jobs`` is as for ``local_client``. Whoever can read the home may do everything, so the
+    admin key is one that lives as long as the block and is stored nowhere.
     """
     from pydantic import SecretStr
 
-    from imagedex.api import create_api
     from imagedex.app import build_application
-    from imagedex.cli.in_process import InProcessTransport
     from imagedex.cli.logs import configure_logging
 
     configure_logging("debug" if debug else "warning", pretty=True, tracebacks=debug)
-    api_key = secrets.token_urlsafe(32)
+    admin_key = SecretStr(secrets.token_urlsafe(32))
     application = build_application(
-        settings.model_copy(update={"admin_key": SecretStr(api_key)}), run_jobs=run_jobs
+        settings.model_copy(update={"admin_key": admin_key}), run_jobs=run_jobs
     )
     try:
         application.start()
-        transport = InProcessTransport(create_api(application))
-        with ImagedexClient("http://localhost", api_key, transport=transport) as client:
-            yield client
+        yield application
     finally:
         application.close()
+
+
+@contextmanager
+def client_of(application: Application) -> Iterator[ImagedexClient]:
+    """Yield a client of an application of this process, with its admin key."""
+    from imagedex.api import create_api
+    from imagedex.cli.in_process import InProcessTransport
+
+    key = application.settings.admin_key
+    assert key is not None  # noqa: S101 - local_application has set it.
+    transport = InProcessTransport(create_api(application))
+    with ImagedexClient("http://localhost", key.get_secret_value(), transport=transport) as client:
+        yield client

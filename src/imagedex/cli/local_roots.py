@@ -55,6 +55,6 @@ def _jobs_with_status(indexing: Indexing, status: JobStatus) -> Iterator[Job]:
 
 
 def _directories_of(job: Job) -> list[Path]:
-    directory = job.request.get("image_dir")
+    directory = job.request.get("image_dir", job.request.get("root"))
     files = job.request.get("image_paths", ())
     return [Path(directory)] if directory is not None else [Path(file).parent for file in files]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from imagedex.cli.failures import CommandFailed
 from imagedex.cli.output import Output
@@ -47,14 +48,20 @@ def fetch_outcome(client: ImagedexClient, state: JobState) -> JobOutcome:
     return JobOutcome(state, failures)
 
 
-def write_outcome(output: Output, outcome: JobOutcome) -> None:
-    """Write what came of the job. Raises CommandFailed when it did not complete."""
+def write_outcome(
+    output: Output, outcome: JobOutcome, *, also: Mapping[str, Any] | None = None
+) -> None:
+    """Write what came of the job, with ``also`` as further members of a JSON document.
+
+    Raises CommandFailed when it did not complete.
+    """
     if output.as_json:
         output.document(
             {
                 **outcome.state.model_dump(mode="json"),
                 "seconds": outcome.seconds,
                 "failures_by_reason": outcome.by_reason,
+                **(also or {}),
             }
         )
     else:

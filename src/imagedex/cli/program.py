@@ -14,8 +14,11 @@ from typing import Annotated
 
 import typer
 
+from imagedex.cli.commands.compare import compare
 from imagedex.cli.commands.doctor import doctor
 from imagedex.cli.commands.eval import evaluate
+from imagedex.cli.commands.export_legacy import export_legacy
+from imagedex.cli.commands.import_legacy import import_legacy
 from imagedex.cli.commands.index import index
 from imagedex.cli.commands.jobs import jobs
 from imagedex.cli.commands.keys import keys
@@ -51,6 +54,9 @@ program.command("eval")(evaluate)
 program.add_typer(snapshot, name="snapshot")
 program.command("rollback")(rollback)
 program.command("doctor")(doctor)
+program.command("import-legacy")(import_legacy)
+program.command("export-legacy")(export_legacy)
+program.command("compare")(compare)
 
 
 def _show_version(is_asked: bool) -> None:
@@ -79,8 +85,8 @@ def _global_options(
     """Describe a photo, find it.
 
     With IMAGEDEX_URL and IMAGEDEX_API_KEY set, commands speak to that server; without them
-    they work on IMAGEDEX_HOME directly. `serve`, `models`, `eval` and `doctor` always work
-    here.
+    they work on IMAGEDEX_HOME directly. `serve`, `models`, `eval`, `doctor` and what concerns
+    old indexes always work here.
     """
     context.obj = Invocation(config=config, debug=debug)
 

@@ -14,6 +14,7 @@ ImagedexError
 │   └── LeaseLost             another owner has taken over the job or the index
 ├── Unavailable               not now; try again later
 ├── ModelError                a model's files are missing, damaged or of no use
+│   └── ModelNotInstalled     a known model is named, and its files are not here
 ├── EngineError               a chunk could not be run
 └── StorageError              the index's files could not be read or written
     └── CorruptIndex          a file of the index is not what its manifest says
@@ -84,6 +85,13 @@ class Unavailable(ImagedexError):
 
 class ModelError(ImagedexError):
     """A model's files are missing, damaged or of no use; the text says how to get good ones."""
+
+
+class ModelNotInstalled(ModelError):
+    """The model is known but its files are not here; the text has the command that gets them.
+
+    Its text names no path, so that it can be shown to whoever asks.
+    """
 
 
 class EngineError(ImagedexError):

@@ -9,6 +9,7 @@ from imagedex.embedding.interfaces import (
     SupportsReducedDecoding,
     TextEncoder,
     VectorArray,
+    VectorSpace,
 )
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "SupportsReducedDecoding",
     "TextEncoder",
     "VectorArray",
+    "VectorSpace",
 ]

@@ -72,6 +72,25 @@ class TextEncoder(Protocol):
         ...
 
 
+class VectorSpace(Protocol):
+    """What of a model its vectors need to be stored: every ``EmbeddingModel`` is one."""
+
+    @property
+    def name(self) -> str:
+        """What the operator calls the model."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of weights and preprocessing: equal means that vectors may be mixed."""
+        ...
+
+
 class EmbeddingModel(Protocol):
     """A model that maps pictures and texts into one space of unit vectors."""
 

@@ -37,18 +37,23 @@ class Merger:
         self._jobs = jobs
         self._policy = policy
 
-    def merge_if_due(self, lease: Lease, index_prefix: Path) -> None:
+    def merge_if_due(
+        self, lease: Lease, index_prefix: Path, *, publisher: Publisher | None = None
+    ) -> None:
         """Merge what the policy says, at the end of a job that has published.
+
+        ``publisher`` is the job's, where it is not that of all others.
 
         A full disk or a share that fails leaves the segments as they are: the job's images are
         published, and the next job tries again.
         """
-        manifest = self._publisher.current(index_prefix)
+        publisher = publisher or self._publisher
+        manifest = publisher.current(index_prefix)
         due = due_segments(manifest, self._policy) if manifest else frozenset[int]()
         if not due:
             return
         try:
-            self._publisher.merge(lease, index_prefix, due)
+            publisher.merge(lease, index_prefix, due)
         except StorageError as error:
             _log.warning(
                 "merge_put_off",

@@ -7,7 +7,7 @@ the chunks as they were; a crash after it leaves a catalog that lags, which ``re
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -15,10 +15,10 @@ import structlog
 from imagedex.catalog import Catalog
 from imagedex.core.errors import StorageError
 from imagedex.core.images import ImageFacts, RowLocation
-from imagedex.database import Database
-from imagedex.embedding import EmbeddingModel
+from imagedex.database import Database, Transaction
+from imagedex.embedding import VectorSpace
 from imagedex.indexing.reconciling import Reconciler
-from imagedex.jobs import Chunk, ChunkAction, ChunkState, JobStore, Lease
+from imagedex.jobs import Chunk, ChunkAction, ChunkDone, ChunkState, JobStore, Lease
 from imagedex.segments import Commit, IndexFiles, Manifest, Merge
 
 _log = structlog.get_logger(__name__)
@@ -33,7 +33,7 @@ class Publisher:
         database: Database,
         catalog: Catalog,
         jobs: JobStore,
-        model: EmbeddingModel,
+        model: VectorSpace,
         files_of: Callable[[Path], IndexFiles],
         on_published: Callable[[Path], object],
     ) -> None:
@@ -90,17 +90,57 @@ class Publisher:
             self._publish_chunks(lease, index_prefix, job_id, chunks)
         return lost
 
+    def publish_done(self, lease: Lease, index_prefix: Path, done: Sequence[ChunkDone]) -> None:
+        """Publish chunks of the job that no checkpoint has recorded as embedded before.
+
+        Their checkpoint comes with the generation, so that another job never finds them left
+        over. Does nothing when there are none; raises as ``publish`` does.
+        """
+        if not done:
+            return
+        self.reconcile(index_prefix)
+        index_id, job_id = lease.job.index_id, lease.job.job_id
+        parts = tuple(one.part for one in done if one.part is not None)
+        numbers = tuple(one.number for one in done)
+
+        def record(transaction: Transaction) -> None:
+            for one in done:
+                self._jobs.checkpoint_embedded(transaction, lease, one)
+                # Without a stamp nothing says when the file would be worth another look.
+                failures = [failure for failure in one.failures if failure.stamp is not None]
+                self._catalog.record_failures(transaction, index_id, failures)
+
+        self._commit(lease, index_prefix, job_id, numbers, parts, gone=[], record=record)
+
     def _publish_chunks(
         self, lease: Lease, index_prefix: Path, job_id: str, chunks: list[Chunk]
     ) -> None:
-        files = self._files_of(index_prefix)
-        index_id = lease.job.index_id
         removals = [chunk for chunk in chunks if chunk.action is ChunkAction.REMOVE]
         gone = [path for chunk in removals for path in chunk.image_paths]
         parts = tuple(chunk.part for chunk in chunks if chunk.part is not None)
+        numbers = tuple(chunk.number for chunk in chunks)
+
+        def record(transaction: Transaction) -> None:
+            self._catalog.forget_images(transaction, lease.job.index_id, gone)
+
+        self._commit(lease, index_prefix, job_id, numbers, parts, gone=gone, record=record)
+
+    def _commit(
+        self,
+        lease: Lease,
+        index_prefix: Path,
+        job_id: str,
+        numbers: tuple[int, ...],
+        parts: tuple[str, ...],
+        *,
+        gone: list[str],
+        record: Callable[[Transaction], None],
+    ) -> None:
+        """Publish parts and removals; ``record`` begins the transaction that follows."""
+        files = self._files_of(index_prefix)
+        index_id = lease.job.index_id
         paths = [path for part in parts for path in files.read_part_paths(part)]
         removed = self._locations(index_id, gone + paths)
-        numbers = tuple(chunk.number for chunk in chunks)
         self._jobs.renew(lease)
         manifest = None
         rows: list[tuple[RowLocation, ImageFacts]] = []
@@ -123,7 +163,7 @@ class Publisher:
             rows = [row for entry in new for row in files.read_facts(entry)]
         with self._database.transaction() as transaction:
             self._jobs.assert_held(transaction, lease)
-            self._catalog.forget_images(transaction, index_id, gone)
+            record(transaction)
             if manifest is not None:
                 self._catalog.record_generation(
                     transaction, index_id, generation=manifest.generation, indexed=rows
@@ -183,10 +223,13 @@ class Publisher:
         manifest = self._files_of(index_prefix).current()
         return manifest is None or lease.fence >= manifest.fence
 
-    def sweep(self, index_prefix: Path, index_id: int) -> None:
-        """Delete files that nothing needs any more; what cannot be deleted stays, and is logged."""
+    def sweep(self, index_prefix: Path, index_id: int, *, done_job_id: str | None = None) -> None:
+        """Delete files that nothing needs any more; what cannot be deleted stays, and is logged.
+
+        ``done_job_id`` is an active job that has nothing left to do, so that its parts go too.
+        """
         keep_jobs = {
-            *self._jobs.active_job_ids(index_id),
+            *(job_id for job_id in self._jobs.active_job_ids(index_id) if job_id != done_job_id),
             *self._jobs.embedded_job_ids(index_id),
         }
         try:

@@ -17,6 +17,7 @@ class JobKind(StrEnum):
     FULL = "full"  # Scan a directory and index what is new or changed.
     INCREMENTAL = "incremental"  # Index, or remove, the images that a notifier named.
     REBUILD = "rebuild"  # Make one segment of all that an index has.
+    IMPORT = "import"  # Adopt the vectors of an old index.
 
 
 class JobStatus(StrEnum):

@@ -1,5 +1,6 @@
 """The register of models: which there are, where they come from, which are installed."""
 
+from imagedex.models.absent import AbsentModel, absent_model
 from imagedex.models.find import ENTRY_POINT_GROUP, find_model
 from imagedex.models.known import KNOWN_MODELS
 from imagedex.models.records import FileFault, HubSource, InstalledModel, KnownModel
@@ -8,10 +9,12 @@ from imagedex.models.store import ModelStore
 __all__ = [
     "ENTRY_POINT_GROUP",
     "KNOWN_MODELS",
+    "AbsentModel",
     "FileFault",
     "HubSource",
     "InstalledModel",
     "KnownModel",
     "ModelStore",
+    "absent_model",
     "find_model",
 ]

@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from imagedex.core.errors import ModelError
+from imagedex.core.errors import ModelError, ModelNotInstalled
 from imagedex.embedding.runtimes import Precision, Runtime
 from imagedex.models.known import KNOWN_MODELS
 from imagedex.models.store import BUNDLED, ModelStore
@@ -33,7 +33,7 @@ def find_model(
     ``name`` is ``bundled``, the name of an installed model, the path of a directory with a
     model's files (it has a slash), or the name by which another package offers one; in this
     order. Raises ModelError that says what can be done when there is none, or when it cannot
-    run in this precision.
+    run in this precision; ModelNotInstalled for a known one whose files are not here.
     """
     if name == BUNDLED:
         _require_fp32(name, precision)
@@ -55,6 +55,8 @@ def find_model(
     for entry_point in entry_points(group=ENTRY_POINT_GROUP, name=name):
         _require_fp32(name, precision)
         return _offered(entry_point)
+    if name in KNOWN_MODELS:
+        raise ModelNotInstalled(_how_to_install(name))
     raise ModelError(_unknown(name, store))
 
 
@@ -95,13 +97,15 @@ def _offered(entry_point: EntryPoint) -> EmbeddingModel:
         ) from error
 
 
+def _how_to_install(name: str) -> str:
+    return (
+        f"The model {name!r} is not installed. Get it by: "
+        f"imagedex models pull {name}. Without a network, take its files from another machine "
+        f"by: imagedex models pull {name} --from-dir DIR"
+    )
+
+
 def _unknown(name: str, store: ModelStore) -> str:
-    if name in KNOWN_MODELS:
-        return (
-            f"The model {name!r} is not installed in {str(store.directory)!r}. Get it by: "
-            f"imagedex models pull {name}. Without a network, take its files from another machine "
-            f"by: imagedex models pull {name} --from-dir DIR"
-        )
     offered = entry_points(group=ENTRY_POINT_GROUP).names
     names = sorted({BUNDLED, *store.names(), *KNOWN_MODELS, *offered})
     return (

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from imagedex.models.records import Half, HubSource, KnownModel
+from imagedex.embedding.clip.image_spec import ImageSpec
+from imagedex.models.records import Half, HubSource, KnownImageHalf, KnownModel
 
 # OpenAI's weights come from Xenova's exports. Those of Immich have the same weights, but compute
 # GELU exactly where OpenAI trained with its approximation x * sigmoid(1.702 x): others report a
@@ -31,6 +32,35 @@ _OPENAI_L14 = HubSource(
     },
 )
 
+_OPENAI_B32 = HubSource(
+    repo="Xenova/clip-vit-base-patch32",
+    revision="d15189d7028b43f1d3e65039190477f6af591c2a",
+    sha256={
+        "onnx/vision_model.onnx": (
+            "fd6e1402a588279d1723c7534d4bcba5bc0b14b47dfab0e46f8c47b8270d7d40"
+        ),
+        "onnx/text_model.onnx": (
+            "3f6571f5bad13a97c469c1622e1cfc4d9aef78b79fdbfcff804ca357bfada8cc"
+        ),
+        "tokenizer.json": ("f7f3b7af117d467b58374797691a6438d3e6b9e9cef800dfd5dced7f697a90cd"),
+    },
+)
+
+
+def _openai_image_half(source: HubSource) -> KnownImageHalf:
+    """Describe an image half of OpenAI's, as ``preprocessor_config.json`` of these exports does."""
+    spec = ImageSpec(
+        height=224,
+        width=224,
+        mean=(0.48145466, 0.4578275, 0.40821073),
+        std=(0.26862954, 0.26130258, 0.27577711),
+        interpolation="bicubic",
+        resize="shortest",
+        crop_rounding="down",
+    )
+    return KnownImageHalf(spec, "vision_model.onnx", source.sha256["onnx/vision_model.onnx"])
+
+
 _MODELS = (
     KnownModel(
         name="clip-ViT-L-14",
@@ -38,29 +68,15 @@ _MODELS = (
         dim=768,
         licence="MIT",
         sources=(_OPENAI_L14,),
+        image_half=_openai_image_half(_OPENAI_L14),
     ),
     KnownModel(
         name="clip-ViT-B-32",
         summary="OpenAI CLIP, about 20 times as fast, finds less",
         dim=512,
         licence="MIT",
-        sources=(
-            HubSource(
-                repo="Xenova/clip-vit-base-patch32",
-                revision="d15189d7028b43f1d3e65039190477f6af591c2a",
-                sha256={
-                    "onnx/vision_model.onnx": (
-                        "fd6e1402a588279d1723c7534d4bcba5bc0b14b47dfab0e46f8c47b8270d7d40"
-                    ),
-                    "onnx/text_model.onnx": (
-                        "3f6571f5bad13a97c469c1622e1cfc4d9aef78b79fdbfcff804ca357bfada8cc"
-                    ),
-                    "tokenizer.json": (
-                        "f7f3b7af117d467b58374797691a6438d3e6b9e9cef800dfd5dced7f697a90cd"
-                    ),
-                },
-            ),
-        ),
+        sources=(_OPENAI_B32,),
+        image_half=_openai_image_half(_OPENAI_B32),
     ),
     KnownModel(
         name="dfn-ViT-L-14",
@@ -118,6 +134,7 @@ _MODELS = (
                 without=frozenset({"textual/1dc79532-4888-11ef-aebd-00155d655292"}),
             ),
         ),
+        image_half=_openai_image_half(_OPENAI_L14),
     ),
 )
 

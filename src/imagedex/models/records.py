@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from imagedex.embedding.clip.image_spec import ImageSpec
     from imagedex.embedding.clip.lock_file import LockFile
 
 
@@ -36,6 +37,15 @@ class HubSource:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownImageHalf:
+    """What decides the image vectors of a published model, known without its files."""
+
+    spec: ImageSpec  # What the loader makes of its preprocessing file.
+    graph: str  # Name of the image graph in float32, which holds all of its weights,
+    sha256: str  # and its digest.
+
+
+@dataclass(frozen=True, slots=True)
 class KnownModel:
     """A published model that can be pulled by its name."""
 
@@ -44,6 +54,7 @@ class KnownModel:
     dim: int | None  # Length of its vectors; None when only its files will tell.
     licence: str
     sources: tuple[HubSource, ...]
+    image_half: KnownImageHalf | None = None  # None where its files alone would tell.
 
 
 @dataclass(frozen=True, slots=True)

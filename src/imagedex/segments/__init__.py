@@ -9,6 +9,7 @@ from imagedex.segments.lock import publish_lock
 from imagedex.segments.mending import Mended, mend_faiss_files, mend_pointer
 from imagedex.segments.records import (
     FileEntry,
+    ImageBlock,
     Manifest,
     Part,
     SegmentEntry,
@@ -25,6 +26,7 @@ __all__ = [
     "Finding",
     "FindingKind",
     "Hits",
+    "ImageBlock",
     "IndexFiles",
     "IvfPolicy",
     "LiveRows",

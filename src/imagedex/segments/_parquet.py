@@ -157,18 +157,31 @@ def read_facts(path: Path) -> Iterator[ImageFacts]:
     """Yield what a file records of its images, in row order. Raises CorruptIndex, StorageError."""
     with _reading(path), _image_file(path) as file:
         for batch in file.iter_batches(_ROWS_PER_BATCH, columns=_FACT_NAMES, use_threads=False):
-            columns = (batch.column(name).to_pylist() for name in _FACT_NAMES)
-            for image_path, content_hash, size, mtime_ns, width, height, kind in zip(
-                *columns, strict=True
-            ):
-                yield ImageFacts(
-                    image_path=image_path,
-                    content_hash=content_hash,
-                    stamp=FileStamp(size=size, mtime_ns=mtime_ns),
-                    width=width,
-                    height=height,
-                    format=kind,
-                )
+            yield from _facts_of(batch)
+
+
+def read_blocks(path: Path) -> Iterator[tuple[list[ImageFacts], NDArray[np.float32]]]:
+    """Yield facts and vectors of a file in row order, some thousand rows at a time.
+
+    Raises CorruptIndex, StorageError.
+    """
+    with _reading(path), _image_file(path) as file:
+        for batch in file.iter_batches(_ROWS_PER_BATCH, use_threads=False):
+            vectors = batch.column("vector").flatten().to_numpy(zero_copy_only=False)
+            yield list(_facts_of(batch)), vectors.reshape(batch.num_rows, -1)
+
+
+def _facts_of(batch: Any) -> Iterator[ImageFacts]:
+    columns = (batch.column(name).to_pylist() for name in _FACT_NAMES)
+    for image_path, content_hash, size, mtime_ns, width, height, kind in zip(*columns, strict=True):
+        yield ImageFacts(
+            image_path=image_path,
+            content_hash=content_hash,
+            stamp=FileStamp(size=size, mtime_ns=mtime_ns),
+            width=width,
+            height=height,
+            format=kind,
+        )
 
 
 def sample_vectors(path: Path, count: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -16,7 +16,7 @@ from imagedex.segments.merging import publish_merge
 from imagedex.segments.parts import part_path, write_part
 from imagedex.segments.published import Published, read_published
 from imagedex.segments.publishing import publish_commit
-from imagedex.segments.records import Manifest, Part, SegmentEntry, TombstoneEntry
+from imagedex.segments.records import ImageBlock, Manifest, Part, SegmentEntry, TombstoneEntry
 from imagedex.segments.sweeping import sweep
 from imagedex.segments.tombstones import TombstoneFiles, Tombstones, add_tombstones
 
@@ -92,11 +92,16 @@ class DirectoryIndexFiles:
         for row, facts in enumerate(_parquet.read_facts(path)):
             yield RowLocation(segment.number, row), facts
             rows = row + 1
-        if rows != segment.rows:
-            raise CorruptIndex(
-                f"The file {str(path)!r} has {rows} rows but its manifest expects "
-                f"{segment.rows}; restore it from a copy of the index."
-            )
+        _require_rows(path, rows, segment)
+
+    def read_images(self, segment: SegmentEntry) -> Iterator[ImageBlock]:
+        """Yield all images of a published segment with their vectors, in row order."""
+        path = self._index_prefix / segment.parquet.name
+        rows = 0
+        for facts, vectors in _parquet.read_blocks(path):
+            yield ImageBlock(rows, tuple(facts), vectors)
+            rows += len(facts)
+        _require_rows(path, rows, segment)
 
     def read_tombstones(self, tombstones: Sequence[TombstoneEntry]) -> set[RowLocation]:
         """Return the rows that no longer count, according to these files."""
@@ -122,3 +127,11 @@ class DirectoryIndexFiles:
             return 0
         with self._lock.held():
             return sweep(self._index_prefix, self.current(), frozenset(keep_jobs))
+
+
+def _require_rows(path: Path, rows: int, segment: SegmentEntry) -> None:
+    if rows != segment.rows:
+        raise CorruptIndex(
+            f"The file {str(path)!r} has {rows} rows but its manifest expects "
+            f"{segment.rows}; restore it from a copy of the index."
+        )

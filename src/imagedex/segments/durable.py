@@ -78,14 +78,17 @@ def storage_errors(action: str, path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def temporary_file(path: Path, write: WriteContent) -> Iterator[tuple[Path, WrittenFile]]:
+def temporary_file(
+    path: Path, write: WriteContent, *, mode: int = 0o666
+) -> Iterator[tuple[Path, WrittenFile]]:
     """Hold a complete, flushed file under a temporary name beside ``path``.
 
-    The block gives it its name; whatever happens, the temporary name is gone afterwards.
+    The block gives it its name; whatever happens, the temporary name is gone afterwards. It has
+    ``mode``, less what the umask takes away, from its first moment.
     """
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}")
     try:
-        with open(temporary, "xb") as file:
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             hashing = HashingFile(file)
             write(hashing)
             file.flush()

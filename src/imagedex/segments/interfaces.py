@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagedex.core.images import ImageFacts, RowLocation
-from imagedex.segments.records import Manifest, Part, SegmentEntry, TombstoneEntry
+from imagedex.segments.records import ImageBlock, Manifest, Part, SegmentEntry, TombstoneEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +101,10 @@ class IndexFiles(Protocol):
 
     def read_facts(self, segment: SegmentEntry) -> Iterator[tuple[RowLocation, ImageFacts]]:
         """Yield what a published segment records of its images, in row order."""
+        ...
+
+    def read_images(self, segment: SegmentEntry) -> Iterator[ImageBlock]:
+        """Yield all images of a published segment with their vectors, in row order."""
         ...
 
     def read_tombstones(self, tombstones: Sequence[TombstoneEntry]) -> set[RowLocation]:

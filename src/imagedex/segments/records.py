@@ -85,6 +85,15 @@ class Manifest:
     base_generation: int = 0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageBlock:
+    """Some rows of a published segment, one after the other."""
+
+    first_row: int
+    facts: tuple[ImageFacts, ...]
+    vectors: NDArray[np.float32]  # Shape (len(facts), dim), rows of unit length.
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """What a chunk leaves on the index's storage until it is committed."""

@@ -30,6 +30,7 @@ STATUS_OF_ERROR: dict[type[errors.ImagedexError], int] = {
     errors.Unavailable: 503,
     errors.EngineError: 503,
     errors.ModelError: 503,
+    errors.ModelNotInstalled: 503,
     errors.StorageError: 503,
     errors.CorruptIndex: 503,
     errors.SettingsError: 500,
@@ -81,7 +82,8 @@ def test_error_of_a_service_becomes_its_problem(
         assert_problem(answer, status, PROBLEM_OF_ERROR[cls].slug)
         is_retryable = cls.retryable
         assert ("retry-after" in answer.headers) == (status == 503 and is_retryable)
-        assert (SECRET_TEXT in answer.text) == (status < 500)
+        is_public = status < 500 or cls is errors.ModelNotInstalled
+        assert (SECRET_TEXT in answer.text) == is_public
 
 
 @pytest.mark.parametrize("cls", [ValueError, RuntimeError, KeyError, OSError, RecursionError])

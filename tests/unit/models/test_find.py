@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from imagedex.core.errors import ModelError
+from imagedex.core.errors import ModelError, ModelNotInstalled
 from imagedex.embedding.runtimes import Precision
 from imagedex.models import InstalledModel, ModelStore, find_model
 from imagedex.testing.colour_model import ColourModel
@@ -47,7 +47,9 @@ def test_precision_and_decoding_are_part_of_the_model(
 
 
 def test_a_known_model_that_is_not_installed_says_how_to_get_it(store: ModelStore) -> None:
-    with pytest.raises(ModelError, match=r"imagedex models pull clip-ViT-B-32\. .*--from-dir"):
+    with pytest.raises(
+        ModelNotInstalled, match=r"imagedex models pull clip-ViT-B-32\. .*--from-dir"
+    ):
         find_model("clip-ViT-B-32", store=store)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -57,6 +58,10 @@ def test_a_manifest_tells_what_was_committed(files: DirectoryIndexFiles) -> None
         (RowLocation(1, 1), make_facts("/b")),
         (RowLocation(1, 2), make_facts("/c", version=3)),
     ]
+    (block,) = files.read_images(segment)
+    assert block.first_row == 0
+    assert block.facts == (make_facts("/a"), make_facts("/b"), make_facts("/c", version=3))
+    np.testing.assert_array_equal(block.vectors, [_A, _B, _C])
 
 
 def test_a_parquet_file_alone_tells_model_and_vectors(files: DirectoryIndexFiles) -> None:

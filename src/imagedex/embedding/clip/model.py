@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from imagedex.core.errors import ModelError
 from imagedex.embedding.clip.file_digests import file_sha256
 from imagedex.embedding.clip.files import ModelFiles, find_model_files
+from imagedex.embedding.clip.fingerprint import clip_fingerprint
 from imagedex.embedding.clip.lock_file import LockFile
 from imagedex.embedding.clip.preprocess import ClipPreprocess
 from imagedex.embedding.clip.specification import Specification, read_specification
@@ -24,9 +23,6 @@ from imagedex.embedding.runtimes import (
     describe_graph,
     load_graph,
 )
-
-# Part of every fingerprint: raise it when the same files begin to give other image vectors.
-_VERSION = "clip"
 
 
 @dataclass(frozen=True)
@@ -84,15 +80,9 @@ class ClipModel:
         towards the same images, a multilingual one for example. Reads the image graph where the
         lock file does not tell its digest.
         """
-        lines = [
-            _VERSION,
-            self.precision.value,
-            self.preprocess.version,
-            json.dumps(asdict(self.specification.image), sort_keys=True),
-            *self._image_digests(),
-        ]
-        digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-        return f"{_VERSION}-{self.precision.value}-{digest[:16]}"
+        return clip_fingerprint(
+            self.precision, self.preprocess, image_digests=self._image_digests()
+        )
 
     def load_image_encoder(self, *, threads: int) -> ImageEncoder:
         """Load the image half, to run on ``threads`` cores.

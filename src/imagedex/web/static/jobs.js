@@ -8,6 +8,7 @@ const FAILURES_SHOWN = 50;
 const ACTIVE_POLL_MILLISECONDS = 1000;
 const IDLE_POLL_MILLISECONDS = 5000;
 const FINAL = new Set(["completed", "failed", "cancelled"]);
+const KINDS = { full: "Folder", incremental: "Single images", import: "Old index" };
 
 const list = document.getElementById("jobs");
 const line = document.getElementById("jobs-status");
@@ -173,7 +174,7 @@ class JobCard {
     }
     this.status = job.status;
     this.root.dataset.status = job.status;
-    this.#kind.textContent = job.kind === "full" ? "Folder" : "Single images";
+    this.#kind.textContent = KINDS[job.kind];
     this.#state.textContent = job.status;
     // Without a value the bar shows that work goes on whose size is not known yet.
     if (job.status === "running" && total_images === 0) this.#bar.removeAttribute("value");

@@ -20,6 +20,7 @@ from imagedex.embedding.clip.graph_ports import TextPorts
 from imagedex.embedding.clip.image_spec import ImageSpec
 from imagedex.embedding.clip.specification import read_configuration, text_spec
 from imagedex.embedding.clip.text_spec import Cleaning
+from imagedex.models import KNOWN_MODELS, KnownModel
 
 PUBLISHED = Path(__file__).parent / "published"
 DOCUMENT = Path(__file__).parents[4] / "docs" / "models.md"
@@ -162,6 +163,19 @@ def test_a_published_configuration_is_read_as_it_is_meant(
     assert found.dim in (expected.dim, None)
     assert found.image == expected.image
     assert found.text == expected.text
+
+
+@pytest.mark.parametrize("model", KNOWN_MODELS.values(), ids=lambda model: model.name)
+def test_the_register_knows_the_preprocessing_that_a_model_is_published_with(
+    model: KnownModel, tmp_path: Path
+) -> None:
+    if model.image_half is None:
+        return
+    source = model.sources[0]
+    files = published_files(source.repo, tmp_path)
+    assert read_configuration(files).image == model.image_half.spec
+    assert files.image_graph.name == model.image_half.graph
+    assert source.sha256["onnx/vision_model.onnx"] == model.image_half.sha256
 
 
 def test_siglip_leaves_its_length_to_the_graph(tmp_path: Path) -> None:
