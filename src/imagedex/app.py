@@ -34,7 +34,7 @@ from imagedex.ingest import DecodeLimits, ImageRoots, Thumbnailer
 from imagedex.jobs import JobKind, JobRunner, SqlJobStore
 from imagedex.models import ModelStore, find_model
 from imagedex.search import QueryAnswer, QueryService
-from imagedex.segments import DirectoryIndexFiles
+from imagedex.segments import DirectoryIndexFiles, IndexFiles
 from imagedex.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -81,7 +81,7 @@ class Application:
         )
         limits = decode_limits(settings)
         self._thumbnails = Thumbnailer(roots=self._image_roots, limits=limits)
-        self._runner = self._make_runner(limits)
+        self._runner = self._make_runner(limits, files_of)
         self.indexing = IndexingService(
             catalog=self._catalog,
             jobs=self._jobs,
@@ -95,7 +95,9 @@ class Application:
         admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
         self.keys = KeyService(SqlKeyStore(self._database), admin_key=admin_key)
 
-    def _make_runner(self, limits: DecodeLimits) -> JobRunner:
+    def _make_runner(
+        self, limits: DecodeLimits, files_of: Callable[[Path], IndexFiles]
+    ) -> JobRunner:
         settings = self.settings.indexing
         flow = IndexFlow(
             database=self._database,
@@ -112,6 +114,7 @@ class Application:
             chunk_images=settings.chunk_images,
             commit_images=settings.commit_images,
             commit_seconds=settings.commit_seconds,
+            files_of=files_of,
         )
         # Owners of one home share a prefix, so that a restart knows the leases of its former life.
         self._owner_prefix = f"{socket.gethostname()}:{self.settings.home}:"

@@ -88,6 +88,7 @@ class Controller:
             chunk_images=chunk_images,
             commit_images=6,
             commit_seconds=3600,
+            files_of=DirectoryIndexFiles,
         )
         self.runner = JobRunner(
             self.jobs, {JobKind.FULL: flow.run, JobKind.INCREMENTAL: flow.run}, owner="test:1"

@@ -7,6 +7,15 @@ from imagedex.catalog.interfaces import (
     CatalogEntry,
     ImageState,
     IndexEntry,
+    StoredContent,
 )
 
-__all__ = ["Catalog", "CatalogCounts", "CatalogEntry", "ImageState", "IndexEntry", "SqlCatalog"]
+__all__ = [
+    "Catalog",
+    "CatalogCounts",
+    "CatalogEntry",
+    "ImageState",
+    "IndexEntry",
+    "SqlCatalog",
+    "StoredContent",
+]

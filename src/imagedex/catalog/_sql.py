@@ -11,7 +11,13 @@ from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, tuple_, update
 
-from imagedex.catalog.interfaces import CatalogCounts, CatalogEntry, ImageState, IndexEntry
+from imagedex.catalog.interfaces import (
+    CatalogCounts,
+    CatalogEntry,
+    ImageState,
+    IndexEntry,
+    StoredContent,
+)
 from imagedex.core.errors import NotFound
 from imagedex.core.ids import image_id_of
 from imagedex.core.images import FileStamp, ImageFacts, ImageFailure, RowLocation
@@ -19,6 +25,7 @@ from imagedex.database import Database, Transaction
 from imagedex.database.tables import images, indexes
 
 _PARAMETERS = 900  # SQLite before 3.32 takes at most 999 parameters in a statement.
+_LIKE = 64  # Contents that one file is compared with; they travel to a worker with its path.
 _BATCH = 5000  # Images that are held in memory at once, however long an iterable is.
 
 ItemT = TypeVar("ItemT")
@@ -71,6 +78,17 @@ class SqlCatalog:
                 rows = snapshot.connection.execute(_IMAGES_BY_PATH, _by_path(index_id, paths))
                 found.update((row[0], _catalog_entry(row)) for row in rows.all())
         return found
+
+    def contents_like(self, index_id: int, stamp: FileStamp) -> list[StoredContent]:
+        """Return contents of indexed images that a file of this stamp may have."""
+        values = {"of_index": index_id, "of_size": stamp.size, "of_mtime": stamp.mtime_ns}
+        with self._database.read() as snapshot:
+            rows = snapshot.connection.execute(_CONTENTS_OF_SIZE, values).all()
+            if len(rows) == _LIKE:
+                # A camera may make files of one size only; a move keeps the mtime.
+                rows = [*snapshot.connection.execute(_CONTENTS_OF_STAMP, values).all(), *rows]
+        by_hash = {row[0]: StoredContent(row[0], RowLocation(row[1], row[2])) for row in rows}
+        return list(by_hash.values())
 
     def get_image(self, index_id: int, image_id: str) -> CatalogEntry | None:
         """Return one image by its id."""
@@ -259,6 +277,17 @@ _IMAGES = select(
     images.c.detail,
 )
 _IMAGES_BY_PATH = _IMAGES.where(*_BY_PATH)
+_CONTENTS_OF_SIZE = (
+    select(images.c.content_hash, images.c.segment, images.c.segment_row)
+    .where(
+        images.c.index_id == bindparam("of_index"),
+        images.c.size == bindparam("of_size"),
+        # The size of one that failed is not that of the version which is indexed.
+        images.c.state == ImageState.INDEXED.value,
+    )
+    .limit(_LIKE)
+)
+_CONTENTS_OF_STAMP = _CONTENTS_OF_SIZE.where(images.c.mtime_ns == bindparam("of_mtime"))
 _STATES = {state.value: state for state in ImageState}
 
 

@@ -52,6 +52,14 @@ class CatalogEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredContent:
+    """The content of an indexed image, and where its vector lies."""
+
+    content_hash: str
+    location: RowLocation
+
+
+@dataclass(frozen=True, slots=True)
 class CatalogCounts:
     """How many images of an index are in which state.
 
@@ -79,6 +87,13 @@ class Catalog(Protocol):
 
     def lookup(self, index_id: int, image_paths: Sequence[str]) -> dict[str, CatalogEntry]:
         """Return the entries of those paths that are known. Any number of paths."""
+        ...
+
+    def contents_like(self, index_id: int, stamp: FileStamp) -> list[StoredContent]:
+        """Return contents of indexed images that a file of this stamp may have: those of its size.
+
+        A few dozen at most. Where more images have that size, those of its mtime come first.
+        """
         ...
 
     def get_image(self, index_id: int, image_id: str) -> CatalogEntry | None:

@@ -90,6 +90,7 @@ images = Table(
     Index("uq_images_path", "index_id", "image_path", unique=True),
     Index("ix_images_id", "index_id", "image_id"),
     Index("ix_images_location", "index_id", "segment", "segment_row"),
+    Index("ix_images_stamp", "index_id", "size", "mtime_ns"),
 )
 
 jobs = Table(

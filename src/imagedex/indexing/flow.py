@@ -7,7 +7,7 @@ is run again goes on after the last of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from imagedex.core.errors import EngineError
 from imagedex.database import Database
 from imagedex.engine import Engine
 from imagedex.indexing.chunk import ChunkTask, WorkerSetup, embed_chunk
+from imagedex.indexing.known_vectors import KnownContents
 from imagedex.indexing.planning import Plan, plan_notified, plan_scan
 from imagedex.indexing.publishing import Publisher
 from imagedex.ingest import has_image_name, scan
@@ -32,6 +33,7 @@ from imagedex.jobs import (
     JobStore,
     JobYielded,
 )
+from imagedex.segments import IndexFiles
 
 _log = structlog.get_logger(__name__)
 
@@ -62,6 +64,7 @@ class IndexFlow:
         chunk_images: int,
         commit_images: int,
         commit_seconds: float,
+        files_of: Callable[[Path], IndexFiles],
     ) -> None:
         self._database = database
         self._catalog = catalog
@@ -72,6 +75,7 @@ class IndexFlow:
         self._chunk_images = chunk_images
         self._commit_images = commit_images
         self._commit_seconds = commit_seconds
+        self._files_of = files_of
 
     def run(self, run: JobRun) -> None:
         """Run a job to its end, or until it should stop (see ``JobRun.checkpoint``)."""
@@ -141,10 +145,11 @@ class IndexFlow:
         unpublished = 0
         failed: list[EngineError] = []
         started_at = published_at = time.monotonic()
+        known = self._known_contents(run, index_prefix)
         try:
             while True:
                 if len(failed) < _MAX_FAILED_CHUNKS:
-                    self._fill(futures, waiting, run, index_prefix)
+                    self._fill(futures, waiting, run, index_prefix, known)
                 if not futures:
                     break
                 done, futures = wait(
@@ -152,7 +157,9 @@ class IndexFlow:
                 )
                 for future in done:
                     try:
-                        unpublished += self._checkpoint(run, future.result())
+                        done_chunk = future.result()
+                        unpublished += self._checkpoint(run, done_chunk)
+                        known.add_part(done_chunk.part)
                     except EngineError as error:
                         failed.append(error)
                 run.checkpoint()
@@ -161,6 +168,7 @@ class IndexFlow:
                 is_due = now - published_at >= pause
                 if unpublished >= self._commit_images or (unpublished and is_due):
                     self._publisher.publish(run.lease, index_prefix)
+                    known.follow_generation()
                     unpublished = 0
                     published_at = time.monotonic()
         finally:
@@ -170,12 +178,29 @@ class IndexFlow:
             # Only now: a chunk that kills its workers must not keep the others from being done.
             raise failed[0]
 
+    def _known_contents(self, run: JobRun, index_prefix: Path) -> KnownContents:
+        job = run.lease.job
+        files = self._files_of(index_prefix)
+        known = KnownContents(
+            self._catalog,
+            job.index_id,
+            files,
+            fingerprint=self._setup.model.fingerprint,
+            is_used=not job.request.get("force_reindex", False),
+        )
+        for chunk in self._jobs.chunks(job.job_id, ChunkState.EMBEDDED):
+            # Publishing plans anew what chunks have lost.
+            if chunk.part is not None and files.has_part(chunk.part):
+                known.add_part(chunk.part)
+        return known
+
     def _fill(
         self,
         futures: set[Future[ChunkDone]],
         waiting: Iterator[Chunk],
         run: JobRun,
         index_prefix: Path,
+        known: KnownContents,
     ) -> None:
         while len(futures) < self._engine.chunks_in_flight:
             chunk = next(waiting, None)
@@ -188,6 +213,7 @@ class IndexFlow:
                 number=chunk.number,
                 fence=run.lease.fence,
                 image_paths=chunk.image_paths,
+                known=known.of(chunk.image_paths),
             )
             futures.add(self._engine.submit(embed_chunk, task))
 

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from imagedex.ingest.decoder import ProcessImageDecoder
-from imagedex.ingest.interfaces import DecodedImage, DecodeLimits, ImageDecoder, ScannedFile
+from imagedex.ingest.interfaces import (
+    DecodedImage,
+    DecodeLimits,
+    ImageDecoder,
+    KnownImage,
+    ScannedFile,
+    SparingDecoder,
+)
 from imagedex.ingest.roots import ImageRoots
 from imagedex.ingest.scan import has_image_name, require_directory, scan
 from imagedex.ingest.thumbnail import MAX_THUMBNAIL_PIXELS, Thumbnailer
@@ -14,8 +21,10 @@ __all__ = [
     "DecodedImage",
     "ImageDecoder",
     "ImageRoots",
+    "KnownImage",
     "ProcessImageDecoder",
     "ScannedFile",
+    "SparingDecoder",
     "Thumbnailer",
     "has_image_name",
     "require_directory",

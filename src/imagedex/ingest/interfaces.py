@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,6 +38,15 @@ class DecodedImage:
     pixels: NDArray[np.uint8]  # What the preprocess returned.
 
 
+@dataclass(frozen=True, slots=True)
+class KnownImage:
+    """A file that was read and hashed, and not decoded, since its content is known."""
+
+    image_path: str
+    content_hash: str  # One of those that were named for it.
+    stamp: FileStamp
+
+
 class ImageDecoder(Protocol):
     """Reads files and makes model input of them. Safe to call from several threads."""
 
@@ -54,4 +63,18 @@ class ImageDecoder(Protocol):
 
     def close(self) -> None:
         """End the decoder's processes. Calling it again does nothing."""
+        ...
+
+
+class SparingDecoder(ImageDecoder, Protocol):
+    """A decoder that can leave out what need not be decoded."""
+
+    def decode_unknown(
+        self, image_paths: Iterable[str], known_hashes: Mapping[str, Collection[str]]
+    ) -> Iterator[DecodedImage | KnownImage | ImageFailure]:
+        """Do what ``decode`` does, but do not decode what has one of the hashes known for it.
+
+        ``known_hashes`` has SHA-256 hashes, hexadecimal, by path; few for each, since they
+        travel with it. A path that is not in it is decoded.
+        """
         ...

@@ -117,6 +117,7 @@ class ChunkDone:
     worker_id: str
     host: str
     seconds: float  # The worker's own time.
+    reused: int = 0  # Of the indexed ones: those whose vector was known by their content.
 
 
 @dataclass(frozen=True, slots=True)
