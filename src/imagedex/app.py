@@ -30,7 +30,7 @@ from imagedex.indexing import (
     WorkerSetup,
     missing_index,
 )
-from imagedex.ingest import DecodeLimits, ImageRoots, Thumbnailer
+from imagedex.ingest import DecodeLimits, IgnoreRules, ImageRoots, Thumbnailer
 from imagedex.jobs import JobKind, JobRunner, SqlJobStore
 from imagedex.models import ModelStore, find_model
 from imagedex.search import QueryAnswer, QueryService
@@ -115,6 +115,7 @@ class Application:
             commit_images=settings.commit_images,
             commit_seconds=settings.commit_seconds,
             files_of=files_of,
+            ignore=IgnoreRules(settings.ignore),
         )
         # Owners of one home share a prefix, so that a restart knows the leases of its former life.
         self._owner_prefix = f"{socket.gethostname()}:{self.settings.home}:"

@@ -73,6 +73,16 @@ class IndexingSettings(_Group):
     lease_seconds: float = Field(
         15.0, gt=1, description="After this silence of its owner a job may be taken over."
     )
+    ignore: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Globs of files and directories that scans pass over, separated by ':', beside "
+        "those that they always pass over.",
+    )
+
+    @field_validator("ignore", mode="before")
+    @classmethod
+    def _split_globs(cls, value: Any) -> Any:
+        return [part for part in value.split(":") if part] if isinstance(value, str) else value
 
 
 class DecodingSettings(_Group):

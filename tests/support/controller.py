@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -20,7 +20,7 @@ from imagedex.indexing import (
     WorkerSetup,
     embed_chunk,
 )
-from imagedex.ingest import DecodeLimits, ImageRoots
+from imagedex.ingest import DecodeLimits, IgnoreRules, ImageRoots
 from imagedex.jobs import (
     ChunkAction,
     Job,
@@ -46,6 +46,7 @@ class Controller:
         model: ColourModel | None = None,
         chunk_images: int = 3,
         engine: Engine | None = None,
+        ignore: Sequence[str] = (),
     ) -> None:
         self.photos = folder / "photos"
         self.photos.mkdir(exist_ok=True)
@@ -89,6 +90,7 @@ class Controller:
             commit_images=6,
             commit_seconds=3600,
             files_of=DirectoryIndexFiles,
+            ignore=IgnoreRules(tuple(ignore)),
         )
         self.runner = JobRunner(
             self.jobs, {JobKind.FULL: flow.run, JobKind.INCREMENTAL: flow.run}, owner="test:1"

@@ -21,7 +21,7 @@ from imagedex.indexing.chunk import ChunkTask, WorkerSetup, embed_chunk
 from imagedex.indexing.known_vectors import KnownContents
 from imagedex.indexing.planning import Plan, plan_notified, plan_scan
 from imagedex.indexing.publishing import Publisher
-from imagedex.ingest import has_image_name, scan
+from imagedex.ingest import IgnoreRules, has_image_name, scan
 from imagedex.jobs import (
     Chunk,
     ChunkDone,
@@ -65,6 +65,7 @@ class IndexFlow:
         commit_images: int,
         commit_seconds: float,
         files_of: Callable[[Path], IndexFiles],
+        ignore: IgnoreRules,
     ) -> None:
         self._database = database
         self._catalog = catalog
@@ -76,6 +77,7 @@ class IndexFlow:
         self._commit_images = commit_images
         self._commit_seconds = commit_seconds
         self._files_of = files_of
+        self._ignore = ignore
 
     def run(self, run: JobRun) -> None:
         """Run a job to its end, or until it should stop (see ``JobRun.checkpoint``)."""
@@ -132,7 +134,7 @@ class IndexFlow:
     def _make_plan(self, job: Job) -> Plan:
         roots = self._setup.image_roots
         if job.kind is JobKind.FULL:
-            scanned = scan(roots, roots.check(job.request["image_dir"]))
+            scanned = scan(roots, roots.check(job.request["image_dir"]), ignore=self._ignore)
             force = bool(job.request["force_reindex"])
             return plan_scan(scanned, self._catalog, job.index_id, force=force)
         paths = roots.check_all(job.request["image_paths"])

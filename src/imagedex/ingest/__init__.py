@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from imagedex.ingest.decoder import ProcessImageDecoder
+from imagedex.ingest.ignoring import IgnoreRules
 from imagedex.ingest.interfaces import (
     DecodedImage,
     DecodeLimits,
@@ -19,6 +20,7 @@ __all__ = [
     "MAX_THUMBNAIL_PIXELS",
     "DecodeLimits",
     "DecodedImage",
+    "IgnoreRules",
     "ImageDecoder",
     "ImageRoots",
     "KnownImage",
