@@ -27,6 +27,7 @@ from imagedex.indexing import (
     IndexingService,
     IndexLocations,
     Publisher,
+    RemovalRules,
     WorkerSetup,
     missing_index,
 )
@@ -116,6 +117,10 @@ class Application:
             commit_seconds=settings.commit_seconds,
             files_of=files_of,
             ignore=IgnoreRules(settings.ignore),
+            removal=RemovalRules(
+                grace_seconds=settings.removal_grace_seconds, max_share=settings.removal_share
+            ),
+            settle_seconds=settings.settle_seconds,
         )
         # Owners of one home share a prefix, so that a restart knows the leases of its former life.
         self._owner_prefix = f"{socket.gethostname()}:{self.settings.home}:"

@@ -17,6 +17,7 @@ from imagedex.indexing import (
     IndexingService,
     IndexLocations,
     Publisher,
+    RemovalRules,
     WorkerSetup,
     embed_chunk,
 )
@@ -47,6 +48,8 @@ class Controller:
         chunk_images: int = 3,
         engine: Engine | None = None,
         ignore: Sequence[str] = (),
+        removal: RemovalRules | None = None,
+        settle_seconds: float = 0.0,
     ) -> None:
         self.photos = folder / "photos"
         self.photos.mkdir(exist_ok=True)
@@ -91,6 +94,8 @@ class Controller:
             commit_seconds=3600,
             files_of=DirectoryIndexFiles,
             ignore=IgnoreRules(tuple(ignore)),
+            removal=removal or RemovalRules(),
+            settle_seconds=settle_seconds,
         )
         self.runner = JobRunner(
             self.jobs, {JobKind.FULL: flow.run, JobKind.INCREMENTAL: flow.run}, owner="test:1"
@@ -118,11 +123,11 @@ class Controller:
         return str(path)
 
     def wait(self, job: Job) -> Job:
-        """Wait until a job has ended."""
+        """Wait until a job has ended, or asks."""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             job = self.jobs.get(job.job_id)
-            if job.status.is_final:
+            if job.status.is_final or job.status is JobStatus.PAUSED:
                 return job
             time.sleep(0.01)
         raise AssertionError(f"The job did not end: {job}")

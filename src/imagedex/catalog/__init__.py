@@ -7,6 +7,7 @@ from imagedex.catalog.interfaces import (
     CatalogEntry,
     ImageState,
     IndexEntry,
+    OutlineRow,
     StoredContent,
 )
 
@@ -16,6 +17,7 @@ __all__ = [
     "CatalogEntry",
     "ImageState",
     "IndexEntry",
+    "OutlineRow",
     "SqlCatalog",
     "StoredContent",
 ]

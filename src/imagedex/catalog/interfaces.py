@@ -6,15 +6,18 @@ holds; that is how catalog rows and a job's checkpoint are committed as one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from imagedex.core.images import FileStamp, ImageFacts, ImageFailure, RowLocation
 from imagedex.database import Transaction
+
+OutlineRow: TypeAlias = tuple[str, int | None, int | None, bool]
+"""Path, size and mtime in nanoseconds of an image, and whether that very version is indexed."""
 
 
 class ImageState(StrEnum):
@@ -57,6 +60,7 @@ class StoredContent:
 
     content_hash: str
     location: RowLocation
+    image_path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,39 @@ class Catalog(Protocol):
 
     def lookup(self, index_id: int, image_paths: Sequence[str]) -> dict[str, CatalogEntry]:
         """Return the entries of those paths that are known. Any number of paths."""
+        ...
+
+    def outline(self, index_id: int, directory: str) -> Iterator[Sequence[OutlineRow]]:
+        """Yield all images below a directory, by path, some thousands at a time.
+
+        Each batch is as of its own moment.
+        """
+        ...
+
+    def count_below(self, index_id: int, directory: str) -> int:
+        """Return how many images are known below a directory."""
+        ...
+
+    def missing_since(self, index_id: int, directory: str) -> dict[str, float]:
+        """Return the images below a directory that were noted as missing, and since when.
+
+        Moments are seconds since the epoch.
+        """
+        ...
+
+    def note_missing(
+        self,
+        transaction: Transaction,
+        index_id: int,
+        directory: str,
+        image_paths: Iterable[str],
+        *,
+        now: float,
+    ) -> None:
+        """Let exactly these images below a directory be missing, from ``now`` or as before.
+
+        An image that is indexed again, or forgotten, is no longer missing.
+        """
         ...
 
     def contents_like(self, index_id: int, stamp: FileStamp) -> list[StoredContent]:

@@ -1,5 +1,6 @@
 """The flow of images into an index: plan, embed, commit, publish."""
 
+from imagedex.indexing.absences import RemovalRules
 from imagedex.indexing.chunk import ChunkTask, WorkerSetup, embed_chunk
 from imagedex.indexing.flow import IndexFlow
 from imagedex.indexing.interfaces import Indexing, IndexStats, JobReport, WorkerReport
@@ -16,6 +17,7 @@ __all__ = [
     "IndexingService",
     "JobReport",
     "Publisher",
+    "RemovalRules",
     "WorkerReport",
     "WorkerSetup",
     "embed_chunk",

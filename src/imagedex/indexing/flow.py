@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -17,21 +18,26 @@ from imagedex.catalog import Catalog
 from imagedex.core.errors import EngineError
 from imagedex.database import Database
 from imagedex.engine import Engine
+from imagedex.indexing.absences import RemovalRules, require_consent, sort_out
 from imagedex.indexing.chunk import ChunkTask, WorkerSetup, embed_chunk
 from imagedex.indexing.known_vectors import KnownContents
-from imagedex.indexing.planning import Plan, plan_notified, plan_scan
+from imagedex.indexing.planning import Plan, plan_notified, plan_scan, settle_down
 from imagedex.indexing.publishing import Publisher
 from imagedex.ingest import IgnoreRules, has_image_name, scan
 from imagedex.jobs import (
     Chunk,
+    ChunkAction,
     ChunkDone,
     ChunkState,
     Job,
     JobCancelled,
     JobKind,
+    JobPaused,
     JobRun,
     JobStore,
     JobYielded,
+    PlannedChunk,
+    ScanFindings,
 )
 from imagedex.segments import IndexFiles
 
@@ -66,6 +72,8 @@ class IndexFlow:
         commit_seconds: float,
         files_of: Callable[[Path], IndexFiles],
         ignore: IgnoreRules,
+        removal: RemovalRules,
+        settle_seconds: float,
     ) -> None:
         self._database = database
         self._catalog = catalog
@@ -78,6 +86,8 @@ class IndexFlow:
         self._commit_seconds = commit_seconds
         self._files_of = files_of
         self._ignore = ignore
+        self._removal = removal
+        self._settle_seconds = settle_seconds
 
     def run(self, run: JobRun) -> None:
         """Run a job to its end, or until it should stop (see ``JobRun.checkpoint``)."""
@@ -95,6 +105,8 @@ class IndexFlow:
             # What was embedded before is good and was paid for.
             self._publisher.publish(run.lease, index_prefix)
             raise
+        if job.kind is JobKind.FULL:
+            self._remove_absent(run, index_prefix)
         self._publisher.sweep(index_prefix, job.index_id)
 
     def _embed_and_publish(self, run: JobRun, index_prefix: Path) -> None:
@@ -107,7 +119,7 @@ class IndexFlow:
                 return
 
     def _plan(self, run: JobRun, job: Job) -> None:
-        plan = self._make_plan(job)
+        plan = self._make_plan(run)
         run.checkpoint()
         # First, since the plan is the checkpoint after which nothing of this is done again.
         with self._database.transaction() as transaction:
@@ -115,6 +127,16 @@ class IndexFlow:
             # A directory that could not be read fails the scan of it, but is no image.
             images = [failure for failure in plan.failures if has_image_name(failure.image_path)]
             self._catalog.record_failures(transaction, job.index_id, images)
+            if job.kind is JobKind.FULL and self._is_present(job.request["image_dir"]):
+                self._catalog.note_missing(
+                    transaction,
+                    job.index_id,
+                    job.request["image_dir"],
+                    plan.missing,
+                    now=time.time(),
+                )
+        if job.kind is JobKind.FULL:
+            self._jobs.record_findings(run.lease, _findings(plan))
         self._jobs.save_plan(
             run.lease,
             plan.chunks(self._chunk_images),
@@ -128,17 +150,85 @@ class IndexFlow:
             total_images=plan.total_images,
             embed=len(plan.embed),
             remove=len(plan.remove),
+            missing=len(plan.missing),
+            unsettled=plan.left_unsettled,
             failed=len(plan.failures),
         )
 
-    def _make_plan(self, job: Job) -> Plan:
+    def _make_plan(self, run: JobRun) -> Plan:
+        job = run.lease.job
         roots = self._setup.image_roots
         if job.kind is JobKind.FULL:
-            scanned = scan(roots, roots.check(job.request["image_dir"]), ignore=self._ignore)
-            force = bool(job.request["force_reindex"])
-            return plan_scan(scanned, self._catalog, job.index_id, force=force)
+            return self._plan_directory(run, roots.check(job.request["image_dir"]))
         paths = roots.check_all(job.request["image_paths"])
         return plan_notified(paths, self._catalog, job.index_id, roots)
+
+    def _plan_directory(self, run: JobRun, directory: str) -> Plan:
+        job = run.lease.job
+        settled_before = time.time() - self._settle_seconds
+        plan = plan_scan(
+            scan(self._setup.image_roots, directory, ignore=self._ignore),
+            self._catalog,
+            job.index_id,
+            directory,
+            force=bool(job.request["force_reindex"]),
+            settled_before_ns=int(settled_before * 1e9) if self._settle_seconds else None,
+        )
+        if plan.unsettled:
+            latest = max(file.stamp.mtime_ns for file, _ in plan.unsettled) / 1e9
+            # A clock of the share may be ahead of ours; then looking twice must do.
+            pause = min(latest + self._settle_seconds - time.time(), self._settle_seconds)
+            _wait(run, pause)
+            settle_down(plan)
+        return plan
+
+    def _is_present(self, directory: str) -> bool:
+        """Say whether what is not found below a directory may be taken for gone."""
+        roots = self._setup.image_roots
+        return roots.is_present(roots.root_of(directory)) and roots.is_present(directory)
+
+    def _remove_absent(self, run: JobRun, index_prefix: Path) -> None:
+        """Remove images that moved, and those that have been gone for long; or ask first."""
+        job = run.lease.job
+        directory = job.request["image_dir"]
+        missing = self._catalog.missing_since(job.index_id, directory)
+        found = self._jobs.findings(job.job_id)
+        if not missing or found is None or not self._is_present(directory):
+            return
+        due_before = time.time() - self._removal.grace_seconds
+        absences = sort_out(missing, self._catalog, job.index_id, due_before=due_before)
+        run.checkpoint()
+        if absences.moved:
+            self._remove(run, index_prefix, absences.moved)
+            found = replace(found, moved=found.moved + len(absences.moved))
+            self._jobs.record_findings(run.lease, found)
+        known = self._catalog.count_below(job.index_id, directory)
+        try:
+            is_allowed = require_consent(
+                absences.due,
+                known=known,
+                max_share=self._removal.max_share,
+                allowed=found.removals_allowed,
+                directory=directory,
+            )
+        except JobPaused as paused:
+            self._jobs.record_findings(run.lease, replace(found, removals_asked=paused.removals))
+            raise
+        if is_allowed:
+            self._remove(run, index_prefix, absences.due)
+            removed = found.removed + len(absences.due)
+            self._jobs.record_findings(run.lease, replace(found, removed=removed))
+
+    def _remove(self, run: JobRun, index_prefix: Path, image_paths: list[str]) -> None:
+        size = self._chunk_images
+        self._jobs.add_removals(
+            run.lease,
+            (
+                PlannedChunk(ChunkAction.REMOVE, tuple(image_paths[start : start + size]))
+                for start in range(0, len(image_paths), size)
+            ),
+        )
+        self._publisher.publish(run.lease, index_prefix)
 
     def _embed(self, run: JobRun, index_prefix: Path, chunks: list[Chunk]) -> None:
         self._engine.start()
@@ -224,3 +314,21 @@ class IndexFlow:
             self._jobs.checkpoint_embedded(transaction, run.lease, done)
             self._catalog.record_failures(transaction, run.lease.job.index_id, done.failures)
         return done.indexed
+
+
+def _findings(plan: Plan) -> ScanFindings:
+    return ScanFindings(
+        added=plan.added,
+        changed=len(plan.embed) - plan.added,
+        unchanged=plan.unchanged,
+        unsettled=plan.left_unsettled,
+        missing=len(plan.missing),
+    )
+
+
+def _wait(run: JobRun, seconds: float) -> None:
+    """Let time pass, unless the run should stop."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        run.checkpoint()
+        time.sleep(min(left, _STOP_CHECK_SECONDS))

@@ -62,7 +62,8 @@ class OpenedFile(Opened):
 
 def stamp_of(status: os.stat_result) -> FileStamp:
     """Return the size and mtime of a status, in numbers that every database can hold."""
-    return FileStamp(status.st_size, min(status.st_mtime_ns, _MAX_MTIME_NS))
+    mtime_ns = status.st_mtime_ns
+    return FileStamp(status.st_size, min(_MAX_MTIME_NS, mtime_ns))
 
 
 def open_regular_file(path: str) -> OpenedFile:

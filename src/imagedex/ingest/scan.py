@@ -51,8 +51,9 @@ def has_image_name(name: str) -> bool:
 
 
 def _has_image_ending(name: str) -> bool:
-    _, dot, extension = name.rpartition(".")
-    return bool(dot) and extension.lower() in IMAGE_EXTENSIONS
+    extension = name[name.rfind(".") + 1 :]
+    # A name without a dot is not its own extension.
+    return len(extension) < len(name) and extension.lower() in IMAGE_EXTENSIONS
 
 
 def require_directory(directory: str) -> None:
@@ -143,12 +144,13 @@ class _Walk:
             yield refusal(error).failure(directory)
             return
         prefix = directory if directory.endswith("/") else directory + "/"
+        is_choosy = bool(self._ignore)
         for entry in entries:
             name = entry.name
-            if name.startswith("."):
+            if name[0] == ".":
                 continue
             path = prefix + name
-            if self._ignore and self._ignore.passes_over(name, path[self._root_length :]):
+            if is_choosy and self._ignore.passes_over(name, path[self._root_length :]):
                 continue
             if _is_directory(entry):
                 if name in SYSTEM_DIRECTORIES:
@@ -167,21 +169,12 @@ def _look_at(
     roots: ImageRoots, path: str, entry: os.DirEntry[str]
 ) -> ScannedFile | ImageFailure | None:
     """Return what an entry with an image's name is; None for what is no file of its own."""
-    if not _is_utf8(path):
+    if not path.isascii() and not _is_utf8(path):
         return _misnamed(path, "The file cannot be indexed")
     try:
         if entry.is_symlink():
-            # By name first, so that nobody learns what there is outside the roots.
-            real_path = os.path.realpath(path)
-            if roots.holds_real_path(real_path):
-                real_path, status = look_through_link(path)
-            if not roots.holds_real_path(real_path):
-                detail = f"The link leads to {real_path!r}, which lies outside every image root."
-                return ImageFailure(path, FailureReason.OUTSIDE_ROOTS, detail)
-            if stat.S_ISDIR(status.st_mode):
-                return None
-        else:
-            status = entry.stat(follow_symlinks=False)
+            return _look_through(roots, path)
+        return _taken(path, entry.stat(follow_symlinks=False))
     except FileNotFoundError:
         if not entry.is_symlink():
             return None  # Deleted since the directory was listed.
@@ -190,11 +183,26 @@ def _look_at(
         )
     except OSError as error:
         return refusal(error).failure(path)
-    if not stat.S_ISREG(status.st_mode):
-        return ImageFailure(
-            path, FailureReason.NOT_A_FILE, "This is a device, FIFO or socket, not a file."
-        )
-    return ScannedFile(path, stamp_of(status))
+
+
+def _look_through(roots: ImageRoots, path: str) -> ScannedFile | ImageFailure | None:
+    """Return what a link leads to. Raises OSError."""
+    # By name first, so that nobody learns what there is outside the roots.
+    real_path = os.path.realpath(path)
+    if roots.holds_real_path(real_path):
+        real_path, status = look_through_link(path)
+    if not roots.holds_real_path(real_path):
+        detail = f"The link leads to {real_path!r}, which lies outside every image root."
+        return ImageFailure(path, FailureReason.OUTSIDE_ROOTS, detail)
+    return None if stat.S_ISDIR(status.st_mode) else _taken(path, status)
+
+
+def _taken(path: str, status: os.stat_result) -> ScannedFile | ImageFailure:
+    if stat.S_ISREG(status.st_mode):
+        return ScannedFile(path, stamp_of(status))
+    return ImageFailure(
+        path, FailureReason.NOT_A_FILE, "This is a device, FIFO or socket, not a file."
+    )
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:
@@ -213,8 +221,6 @@ def _misnamed(path: str, consequence: str) -> ImageFailure:
 
 
 def _is_utf8(path: str) -> bool:
-    if path.isascii():
-        return True
     try:
         path.encode()
     except UnicodeEncodeError:

@@ -19,6 +19,7 @@ from imagedex.jobs.records import (
     Lease,
     PlannedChunk,
     Priority,
+    ScanFindings,
     WorkerShare,
 )
 
@@ -97,6 +98,17 @@ class JobStore(Protocol):
 
     def get_with_shares(self, job_id: str) -> tuple[Job, list[WorkerShare]]:
         """Return a job and what each worker did for it so far. Raises NotFound."""
+        ...
+
+    def findings(self, job_id: str) -> ScanFindings | None:
+        """Return what a job's scan found; None before that, and for a job that does not scan."""
+        ...
+
+    def answer_removals(self, job_id: str, *, is_allowed: bool) -> Job:
+        """Let a paused job go on, with or without the removals that it asked about.
+
+        Raises NotFound, and Conflict for a job that asked nothing.
+        """
         ...
 
     def list_jobs(self, *, status: JobStatus | None, limit: int, cursor: str | None) -> Page[Job]:
@@ -205,6 +217,17 @@ class JobStore(Protocol):
         ``settled_images`` need no worker (unchanged, gone, or failed while planning);
         ``failures`` are those that failed while planning. Chunks that remove begin as
         embedded, since only their commit is left to do.
+        """
+        ...
+
+    def record_findings(self, lease: Lease, found: ScanFindings) -> None:
+        """Store what the job's scan found, in place of what was stored. Raises LeaseLost."""
+        ...
+
+    def add_removals(self, lease: Lease, chunks: Iterable[PlannedChunk]) -> None:
+        """Add chunks that remove to a job that has its plan. They begin as embedded.
+
+        Their images are none of those that the job counts. Raises LeaseLost.
         """
         ...
 

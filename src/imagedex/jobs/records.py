@@ -121,6 +121,21 @@ class ChunkDone:
 
 
 @dataclass(frozen=True, slots=True)
+class ScanFindings:
+    """What a scan found, in numbers of images, and what was answered about removals."""
+
+    added: int = 0  # Not known before.
+    changed: int = 0  # Of another size or mtime than before, or failed and tried again.
+    unchanged: int = 0
+    unsettled: int = 0  # Still being written: left for the next scan.
+    missing: int = 0  # Known, and not found any more; removed when their time of grace is over.
+    moved: int = 0  # Missing ones that left the index, since their content is indexed elsewhere.
+    removed: int = 0  # Missing ones that left the index.
+    removals_asked: int | None = None  # While the job is paused: how many are to be allowed.
+    removals_allowed: int | None = None  # None while nobody has answered, 0 after a refusal.
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerShare:
     """What one worker did for a job."""
 

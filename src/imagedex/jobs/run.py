@@ -19,6 +19,14 @@ class JobYielded(Exception):
     """The job is to go on later, from its checkpoint; let it pass through the handler."""
 
 
+class JobPaused(Exception):
+    """The job waits for an answer; let it pass through the handler."""
+
+    def __init__(self, reason: str, *, removals: int) -> None:
+        super().__init__(reason)
+        self.removals = removals  # Images whose removal is to be allowed or refused.
+
+
 class JobRun:
     """The right to run a job, for as long as ``checkpoint`` raises nothing.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from imagedex.access import Scope
+from imagedex.jobs.records import JobStatus
 from imagedex.testing.application import InMemoryApplication
 from support.api import JOB_ID, ApiClient, Call, gated_calls
 
@@ -97,6 +99,8 @@ def test_call_with_an_admin_key_succeeds(
     made, _ = application.keys.create("to be revoked", {Scope.QUERY})
     if call.template.endswith("/retry"):
         application.indexing.cancel(job.job_id)
+    if call.template.endswith(("/confirm", "/refuse")):
+        application.indexing.put(replace(job, status=JobStatus.PAUSED))
     path = call.path.replace(JOB_ID, job.job_id).replace("{made}", made.key_id)
     answer = client.call(
         call.method, path, key=admin, **({} if call.body is None else {"json": call.body})

@@ -24,6 +24,7 @@ from sqlalchemy import (
 from imagedex.core.errors import NotFound
 from imagedex.core.images import ImageFailure
 from imagedex.database.tables import job_chunks, job_failures, job_workers, jobs
+from imagedex.jobs._sql import findings
 from imagedex.jobs._sql.rows import PARAMETERS, AnyRow, batches, packed, unpacked
 from imagedex.jobs.records import Chunk, ChunkAction, ChunkDone, ChunkState, PlannedChunk
 
@@ -67,6 +68,12 @@ def save_plan(
     )
 
 
+def add(connection: Connection, job: AnyRow, chunks: Iterable[PlannedChunk]) -> None:
+    """Add chunks to the job's plan whose images it does not count."""
+    number = _insert_chunks(connection, job.job_id, job.next_chunk, chunks)
+    _change_job(connection, job.job_id, next_chunk=number)
+
+
 def forget(connection: Connection, job_id: str) -> None:
     """Make the job one without a plan again; the numbers of its chunks stay used.
 
@@ -74,6 +81,7 @@ def forget(connection: Connection, job_id: str) -> None:
     """
     connection.execute(delete(job_chunks).where(job_chunks.c.job_id == job_id))
     connection.execute(delete(job_failures).where(job_failures.c.job_id == job_id))
+    findings.forget(connection, job_id)
     _change_job(
         connection,
         job_id,
