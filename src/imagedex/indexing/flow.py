@@ -175,7 +175,7 @@ class IndexFlow:
             settled_before_ns=int(settled_before * 1e9) if self._settle_seconds else None,
         )
         if plan.unsettled:
-            latest = max(file.stamp.mtime_ns for file, _ in plan.unsettled) / 1e9
+            latest = max(file.mtime_ns for file, _ in plan.unsettled) / 1e9
             # A clock of the share may be ahead of ours; then looking twice must do.
             pause = min(latest + self._settle_seconds - time.time(), self._settle_seconds)
             _wait(run, pause)

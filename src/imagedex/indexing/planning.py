@@ -109,8 +109,8 @@ def plan_scan(
                 plan.settle(failure)
         unchanged = known.are_unchanged(
             [file.image_path for file in files],
-            [file.stamp.size for file in files],
-            [file.stamp.mtime_ns for file in files],
+            [file.size for file in files],
+            [file.mtime_ns for file in files],
         )
         if force:
             unchanged[:] = False
@@ -172,7 +172,7 @@ class _ScanPlanner:
                 )
                 return
         latest = self._settled_before_ns
-        if latest is not None and file.stamp.mtime_ns >= latest:
+        if latest is not None and file.mtime_ns >= latest:
             self._plan.unsettled.append((file, entry is not None))
         else:
             self._plan.add_work(file.image_path, is_known=entry is not None)

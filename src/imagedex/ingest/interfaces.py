@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +12,25 @@ from numpy.typing import NDArray
 from imagedex.core.images import FileStamp, ImageFacts, ImageFailure
 
 
-@dataclass(frozen=True, slots=True)
-class ScannedFile:
-    """A file that a scan found and that may be an image."""
+class ScannedFile(NamedTuple):
+    """A file that a scan found and that may be an image.
+
+    A flat tuple, since a scan makes one of each of a million files, most of them to no effect.
+    """
 
     image_path: str  # Absolute, as named from the image root (links are not resolved).
-    stamp: FileStamp
+    size: int  # Bytes.
+    mtime_ns: int  # Nanoseconds since the epoch.
+
+    @classmethod
+    def of(cls, image_path: str, stamp: FileStamp) -> Self:
+        """Return the file with this stamp."""
+        return cls(image_path, stamp.size, stamp.mtime_ns)
+
+    @property
+    def stamp(self) -> FileStamp:
+        """Size and mtime."""
+        return FileStamp(self.size, self.mtime_ns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from imagedex.core.errors import InvalidRequest
 from imagedex.core.images import FailureReason, ImageFailure
 from imagedex.ingest.ignoring import IgnoreRules
 from imagedex.ingest.interfaces import ScannedFile
-from imagedex.ingest.opening import look_through_link, refusal, stamp_of
+from imagedex.ingest.opening import MAX_MTIME_NS, look_through_link, refusal
 from imagedex.ingest.roots import ImageRoots
 from imagedex.ingest.unusable import UnusableImage, printable_path
 
@@ -199,7 +199,8 @@ def _look_through(roots: ImageRoots, path: str) -> ScannedFile | ImageFailure | 
 
 def _taken(path: str, status: os.stat_result) -> ScannedFile | ImageFailure:
     if stat.S_ISREG(status.st_mode):
-        return ScannedFile(path, stamp_of(status))
+        mtime_ns = status.st_mtime_ns
+        return ScannedFile(path, status.st_size, min(MAX_MTIME_NS, mtime_ns))
     return ImageFailure(
         path, FailureReason.NOT_A_FILE, "This is a device, FIFO or socket, not a file."
     )

@@ -55,26 +55,26 @@ def known(database: Database, tmp_path: Path) -> KnownImages:
 
 
 def test_a_new_file_is_embedded(known: KnownImages) -> None:
-    plan = known.plan([ScannedFile("/p/new.png", STAMP)])
+    plan = known.plan([ScannedFile.of("/p/new.png", STAMP)])
     assert (plan.embed, plan.total_images, plan.settled_images) == (["/p/new.png"], 1, 0)
 
 
 def test_an_unchanged_file_is_settled(known: KnownImages) -> None:
     known.indexed("/p/same.png")
-    plan = known.plan([ScannedFile("/p/same.png", STAMP)])
+    plan = known.plan([ScannedFile.of("/p/same.png", STAMP)])
     assert (plan.embed, plan.total_images, plan.settled_images) == ([], 1, 1)
 
 
 @pytest.mark.parametrize("stamp", [FileStamp(101, 1), FileStamp(100, 2)])
 def test_a_changed_file_is_embedded_again(known: KnownImages, stamp: FileStamp) -> None:
     known.indexed("/p/changed.png")
-    assert known.plan([ScannedFile("/p/changed.png", stamp)]).embed == ["/p/changed.png"]
+    assert known.plan([ScannedFile.of("/p/changed.png", stamp)]).embed == ["/p/changed.png"]
 
 
 def test_force_embeds_unchanged_and_failed_files(known: KnownImages) -> None:
     known.indexed("/p/same.png")
     known.failed("/p/empty.png", FailureReason.EMPTY)
-    scanned = [ScannedFile("/p/same.png", STAMP), ScannedFile("/p/empty.png", STAMP)]
+    scanned = [ScannedFile.of("/p/same.png", STAMP), ScannedFile.of("/p/empty.png", STAMP)]
     assert known.plan(scanned, force=True).embed == ["/p/same.png", "/p/empty.png"]
 
 
@@ -82,7 +82,7 @@ def test_a_failure_that_lies_in_the_bytes_is_reported_but_not_tried_again(
     known: KnownImages,
 ) -> None:
     known.failed("/p/empty.png", FailureReason.EMPTY)
-    plan = known.plan([ScannedFile("/p/empty.png", STAMP)])
+    plan = known.plan([ScannedFile.of("/p/empty.png", STAMP)])
     assert plan.embed == []
     assert plan.settled_images == 1
     assert [(f.image_path, f.reason, f.detail) for f in plan.failures] == [
@@ -92,7 +92,7 @@ def test_a_failure_that_lies_in_the_bytes_is_reported_but_not_tried_again(
 
 def test_a_failure_that_may_pass_is_tried_again(known: KnownImages) -> None:
     known.failed("/p/slow.png", FailureReason.DECODER_TIMEOUT)
-    assert known.plan([ScannedFile("/p/slow.png", STAMP)]).embed == ["/p/slow.png"]
+    assert known.plan([ScannedFile.of("/p/slow.png", STAMP)]).embed == ["/p/slow.png"]
 
 
 def test_a_failure_of_the_scan_is_settled_and_reported(known: KnownImages) -> None:
@@ -105,7 +105,7 @@ def test_a_known_file_that_is_not_there_is_missing_and_not_removed_yet(
     known: KnownImages, tmp_path: Path
 ) -> None:
     known.indexed("/p/gone.png", "/p/here.png", "/pother/gone.png")
-    plan = known.plan([ScannedFile("/p/here.png", STAMP)])
+    plan = known.plan([ScannedFile.of("/p/here.png", STAMP)])
     assert (plan.missing, plan.remove, plan.total_images) == (["/p/gone.png"], [], 1)
 
 
@@ -132,7 +132,7 @@ def test_a_fresh_file_is_unsettled_and_taken_when_it_stayed_the_same(
         (tmp_path / name).write_bytes(b"x")
     os.utime(tmp_path / "old.png", ns=(5, 5))
     files = [
-        ScannedFile(str(path), stamp_of(path.stat())) for path in sorted(tmp_path.glob("*.png"))
+        ScannedFile.of(str(path), stamp_of(path.stat())) for path in sorted(tmp_path.glob("*.png"))
     ]
     directory = str(tmp_path)
     plan = plan_scan(
@@ -149,8 +149,8 @@ def test_a_fresh_file_is_unsettled_and_taken_when_it_stayed_the_same(
 
 def test_new_and_changed_files_are_told_apart(known: KnownImages) -> None:
     known.indexed("/p/changed.png", "/p/same.png")
-    files = [ScannedFile("/p/changed.png", FileStamp(1, 1)), ScannedFile("/p/new.png", STAMP)]
-    plan = known.plan([*files, ScannedFile("/p/same.png", STAMP)])
+    files = [ScannedFile.of("/p/changed.png", FileStamp(1, 1)), ScannedFile.of("/p/new.png", STAMP)]
+    plan = known.plan([*files, ScannedFile.of("/p/same.png", STAMP)])
     assert (plan.added, len(plan.embed), plan.unchanged) == (1, 2, 1)
 
 

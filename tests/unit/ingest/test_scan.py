@@ -45,7 +45,7 @@ def names(directory: Path) -> list[str]:
 def test_images_are_found_with_their_stamps(tmp_path: Path) -> None:
     path = write(tmp_path / "a" / "picture.jpg", b"12345")
     assert scan_all(tmp_path) == [
-        ScannedFile(str(path), FileStamp(5, path.stat().st_mtime_ns)),
+        ScannedFile.of(str(path), FileStamp(5, path.stat().st_mtime_ns)),
     ]
 
 
@@ -87,7 +87,9 @@ def test_links_to_files_count_within_the_roots_only(tmp_path: Path) -> None:
     (root / "outside.jpg").symlink_to(foreign)
     found = {Path(item.image_path).name: item for item in scan_all(root)}
     inside, outside = found["inside.jpg"], found["outside.jpg"]
-    assert inside == ScannedFile(str(root / "inside.jpg"), FileStamp(3, target.stat().st_mtime_ns))
+    assert inside == ScannedFile.of(
+        str(root / "inside.jpg"), FileStamp(3, target.stat().st_mtime_ns)
+    )
     assert isinstance(outside, ImageFailure)
     assert outside.reason is FailureReason.OUTSIDE_ROOTS
     both = list(scan(ImageRoots([root, other]), str(root)))
