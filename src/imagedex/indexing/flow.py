@@ -16,6 +16,7 @@ import structlog
 
 from imagedex.catalog import Catalog
 from imagedex.core.errors import EngineError
+from imagedex.core.images import FailureReason
 from imagedex.database import Database
 from imagedex.engine import Engine
 from imagedex.indexing.absences import RemovalRules, require_consent, sort_out
@@ -46,6 +47,19 @@ _log = structlog.get_logger(__name__)
 _STOP_CHECK_SECONDS = 0.5
 """How often a job that waits for its workers looks whether it should stop."""
 
+
+_NOTIFIED_ATTEMPTS = 3
+"""How often a notified file is read that does not decode, the settle time apart."""
+
+_MAY_BE_UNFINISHED = frozenset(
+    {
+        FailureReason.EMPTY,
+        FailureReason.TRUNCATED,
+        FailureReason.NOT_AN_IMAGE,
+        FailureReason.DAMAGED,
+        FailureReason.UNREADABLE,
+    }
+)
 
 _MAX_FAILED_CHUNKS = 3
 """In one run of a job; with more of them it is the engine that fails and not a chunk."""
@@ -107,6 +121,8 @@ class IndexFlow:
             raise
         if job.kind is JobKind.FULL:
             self._remove_absent(run, index_prefix)
+        else:
+            self._try_unfinished_again(run)
         self._publisher.sweep(index_prefix, job.index_id)
 
     def _embed_and_publish(self, run: JobRun, index_prefix: Path) -> None:
@@ -181,6 +197,19 @@ class IndexFlow:
             _wait(run, pause)
             settle_down(plan)
         return plan
+
+    def _try_unfinished_again(self, run: JobRun) -> None:
+        """Let notified files that may still be written be read once more, a little later."""
+        if not self._settle_seconds:
+            return
+        images = self._jobs.retry_failures(
+            run.lease, _MAY_BE_UNFINISHED, below_attempts=_NOTIFIED_ATTEMPTS
+        )
+        if images:
+            raise JobYielded(
+                f"{images} notified images may still be being written.",
+                delay_seconds=self._settle_seconds,
+            )
 
     def _is_present(self, directory: str) -> bool:
         """Say whether what is not found below a directory may be taken for gone."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from imagedex.core.images import ImageFailure
+from imagedex.core.images import FailureReason, ImageFailure
 from imagedex.database import Transaction
 from imagedex.jobs.records import (
     Chunk,
@@ -228,6 +228,15 @@ class JobStore(Protocol):
         """Add chunks that remove to a job that has its plan. They begin as embedded.
 
         Their images are none of those that the job counts. Raises LeaseLost.
+        """
+        ...
+
+    def retry_failures(
+        self, lease: Lease, reasons: Collection[FailureReason], *, below_attempts: int
+    ) -> int:
+        """Plan anew the job's images that failed for one of these reasons, and return how many.
+
+        Only those that were tried less than ``below_attempts`` times. Raises LeaseLost.
         """
         ...
 

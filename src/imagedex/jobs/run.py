@@ -18,6 +18,10 @@ class JobCancelled(Exception):
 class JobYielded(Exception):
     """The job is to go on later, from its checkpoint; let it pass through the handler."""
 
+    def __init__(self, reason: str, *, delay_seconds: float = 0.0) -> None:
+        super().__init__(reason)
+        self.delay_seconds = delay_seconds  # Other jobs of the index may run meanwhile.
+
 
 class JobPaused(Exception):
     """The job waits for an answer; let it pass through the handler."""

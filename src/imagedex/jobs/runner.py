@@ -154,7 +154,9 @@ class JobRunner:
         except JobPaused as reason:
             self._finish(run, JobStatus.PAUSED, str(reason))
         except JobYielded as reason:
-            self._store.requeue(run.lease, error=None, delay_seconds=0.0, count_attempt=False)
+            self._store.requeue(
+                run.lease, error=None, delay_seconds=reason.delay_seconds, count_attempt=False
+            )
             _log.info("job_yielded", job_id=run.lease.job.job_id, reason=str(reason))
         except ImagedexError as error:
             if error.retryable:

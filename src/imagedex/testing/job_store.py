@@ -170,6 +170,21 @@ class JobStoreContract:
         self.commit(job.job_id, 1)
         assert self.progress(job.job_id) == (2, 0, 0)
 
+    def test_failures_of_some_reasons_are_planned_again_a_few_times(
+        self, job_store: JobStore, index_id: int
+    ) -> None:
+        job = job_store.submit(make_new_job(index_id))
+        lease = self.lease()
+        self.plan(lease, "/a /b")
+        for number in (0, 1):
+            self.embed(lease, make_done(number, indexed=1, failed="/a"))
+            planned = job_store.retry_failures(lease, [FailureReason.DAMAGED], below_attempts=3)
+            assert planned == 1
+            assert job_store.retry_failures(lease, [FailureReason.EMPTY], below_attempts=3) == 0
+        self.embed(lease, make_done(2, indexed=0, failed="/a"))
+        assert job_store.retry_failures(lease, [FailureReason.DAMAGED], below_attempts=3) == 0
+        assert self.progress(job.job_id) == (2, 2, 1)
+
     # Submission.
 
     def test_a_submitted_job_waits(self, job_store: JobStore, index_id: int) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 from sqlalchemy import func, select, update
 
 from imagedex.core.errors import Conflict
-from imagedex.core.images import ImageFailure
+from imagedex.core.images import FailureReason, ImageFailure
 from imagedex.database import Database, Transaction
 from imagedex.database.tables import indexes, job_chunks, jobs
 from imagedex.jobs._sql import findings, leasing, listing, plans, submission
@@ -289,6 +289,16 @@ class SqlJobStore:
         with self._database.transaction() as transaction:
             job = held_row(transaction.connection, lease)
             plans.add(transaction.connection, job, chunks)
+
+    def retry_failures(
+        self, lease: Lease, reasons: Collection[FailureReason], *, below_attempts: int
+    ) -> int:
+        """Plan anew the job's images that failed for one of these reasons, and return how many."""
+        with self._database.transaction() as transaction:
+            job = held_row(transaction.connection, lease)
+            return plans.plan_retry(
+                transaction.connection, job, reasons=reasons, below_attempts=below_attempts
+            )
 
     def chunks(self, job_id: str, state: ChunkState) -> list[Chunk]:
         """Return the job's chunks in that state, by number; committed ones without paths."""
