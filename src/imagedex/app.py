@@ -31,16 +31,18 @@ from imagedex.indexing import (
     MergePolicy,
     Merger,
     Publisher,
+    RemovalRules,
     WorkerSetup,
     missing_index,
 )
-from imagedex.ingest import DecodeLimits, ImageRoots, Thumbnailer
+from imagedex.ingest import DecodeLimits, IgnoreRules, ImageRoots, Thumbnailer
 from imagedex.jobs import JobKind, JobRunner, SqlJobStore
 from imagedex.legacy import ImportFlow, LegacyService
 from imagedex.models import ModelStore, absent_model, find_model
 from imagedex.search import QueryAnswer, QueryService
 from imagedex.segments import (
     DirectoryIndexFiles,
+    IndexFiles,
     IvfPolicy,
     SnapshotDirectory,
     publish_lock,
@@ -96,7 +98,7 @@ class Application:
         self._publisher = self._publisher_of(self.model, self._queries.refresh)
         limits = decode_limits(settings)
         self._thumbnails = Thumbnailer(roots=self._image_roots, limits=limits)
-        self._runner = self._make_runner(limits)
+        self._runner = self._make_runner(limits, files_of)
         self.indexing = IndexingService(
             catalog=self._catalog,
             jobs=self._jobs,
@@ -138,7 +140,9 @@ class Application:
         is_served = space.fingerprint == self.model.fingerprint
         return self._publisher_of(space, self._refresh_if_served if is_served else _pass_over)
 
-    def _make_runner(self, limits: DecodeLimits) -> JobRunner:
+    def _make_runner(
+        self, limits: DecodeLimits, files_of: Callable[[Path], IndexFiles]
+    ) -> JobRunner:
         settings = self.settings.indexing
         merger = Merger(
             self._publisher,
@@ -161,6 +165,12 @@ class Application:
             chunk_images=settings.chunk_images,
             commit_images=settings.commit_images,
             commit_seconds=settings.commit_seconds,
+            files_of=files_of,
+            ignore=IgnoreRules(settings.ignore),
+            removal=RemovalRules(
+                grace_seconds=settings.removal_grace_seconds, max_share=settings.removal_share
+            ),
+            settle_seconds=settings.settle_seconds,
         )
         import_flow = ImportFlow(
             catalog=self._catalog,

@@ -92,6 +92,37 @@ class IndexingSettings(_Group):
     lease_seconds: float = Field(
         15.0, gt=1, description="After this silence of its owner a job may be taken over."
     )
+    ignore: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Globs of files and directories that scans pass over, separated by ':', beside "
+        "those that they always pass over.",
+    )
+
+    settle_seconds: float = Field(
+        2.0,
+        ge=0,
+        description="A scan takes a new or changed file when size and modification time have "
+        "stayed the same for so long; it waits for that once, and leaves a file that is still "
+        "being written to the next scan. 0 takes every file.",
+    )
+    removal_grace_seconds: float = Field(
+        86_400.0,
+        ge=0,
+        description="A file that a scan does not find any more leaves the index with the first "
+        "scan that is so much later.",
+    )
+    removal_share: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="A scan that would remove more than this share of the images that are known "
+        "below its directory pauses and asks.",
+    )
+
+    @field_validator("ignore", mode="before")
+    @classmethod
+    def _split_globs(cls, value: Any) -> Any:
+        return [part for part in value.split(":") if part] if isinstance(value, str) else value
 
 
 class DecodingSettings(_Group):

@@ -27,7 +27,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from bench import clip, precision
+from bench import clip, precision, scanning
 from bench.figures import Bench
 from bench.load import Latencies, get_request, measure, new_query, post_request
 from imagedex.embedding.bundled import BundledModel
@@ -182,6 +182,8 @@ MEASUREMENTS = {
     "indexing": indexing_speed,
     "serving": serving,
     "kills": kills,
+    "scan": scanning.unchanged_files,
+    "notify": scanning.notified_image,
     "demo": demo,
     "precision": precision.agreement,
     "clip-indexing": clip.indexing,

@@ -109,6 +109,8 @@ def gated_calls(photos: Path) -> list[Call]:
         Call("GET", "/api/v1/index/jobs", "/api/v1/index/jobs", index),
         Call("POST", f"{job}/cancel", f"{jobs}/cancel", index, needs_job=True),
         Call("POST", f"{job}/retry", f"{jobs}/retry", index, needs_job=True),
+        Call("POST", f"{job}/confirm", f"{jobs}/confirm", index, needs_job=True),
+        Call("POST", f"{job}/refuse", f"{jobs}/refuse", index, needs_job=True),
         Call("GET", f"{job}/failures", f"{jobs}/failures", index, needs_job=True),
         Call("GET", "/api/v1/index/stats", "/api/v1/index/stats", frozenset({"index", "query"})),
         Call(

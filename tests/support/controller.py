@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -19,10 +19,11 @@ from imagedex.indexing import (
     MergePolicy,
     Merger,
     Publisher,
+    RemovalRules,
     WorkerSetup,
     embed_chunk,
 )
-from imagedex.ingest import DecodeLimits, ImageRoots
+from imagedex.ingest import DecodeLimits, IgnoreRules, ImageRoots
 from imagedex.jobs import (
     ChunkAction,
     Job,
@@ -49,6 +50,9 @@ class Controller:
         chunk_images: int = 3,
         engine: Engine | None = None,
         merge_policy: MergePolicy = MergePolicy(),  # noqa: B008 - It is immutable.
+        ignore: Sequence[str] = (),
+        removal: RemovalRules | None = None,
+        settle_seconds: float = 0.0,
     ) -> None:
         self.photos = folder / "photos"
         self.photos.mkdir(exist_ok=True)
@@ -93,6 +97,10 @@ class Controller:
             chunk_images=chunk_images,
             commit_images=6,
             commit_seconds=3600,
+            files_of=DirectoryIndexFiles,
+            ignore=IgnoreRules(tuple(ignore)),
+            removal=removal or RemovalRules(),
+            settle_seconds=settle_seconds,
         )
         self.runner = JobRunner(
             self.jobs,
@@ -126,11 +134,11 @@ class Controller:
         return str(path)
 
     def wait(self, job: Job) -> Job:
-        """Wait until a job has ended."""
+        """Wait until a job has ended, or asks."""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             job = self.jobs.get(job.job_id)
-            if job.status.is_final:
+            if job.status.is_final or job.status is JobStatus.PAUSED:
                 return job
             time.sleep(0.01)
         raise AssertionError(f"The job did not end: {job}")

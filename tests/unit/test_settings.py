@@ -14,7 +14,9 @@ def test_settings_come_from_the_environment(
     monkeypatch.setenv("IMAGEDEX_HOME", str(tmp_path))
     monkeypatch.setenv("IMAGEDEX_IMAGE_ROOTS", "/photos:/more/photos")
     monkeypatch.setenv("IMAGEDEX_SERVER__PORT", "9000")
+    monkeypatch.setenv("IMAGEDEX_INDEXING__IGNORE", "*_thumb.jpg:private/*")
     settings = load_settings()
+    assert settings.indexing.ignore == ("*_thumb.jpg", "private/*")
     assert settings.home == tmp_path
     assert settings.image_roots == (Path("/photos"), Path("/more/photos"))
     assert settings.server.port == 9000

@@ -134,6 +134,20 @@ class JobWorker(_Answer):
     images_processed: int
 
 
+class JobFindings(_Answer):
+    """What the scan of a directory found, in numbers of images."""
+
+    added: int
+    changed: int
+    unchanged: int
+    unsettled: int = Field(description="Still being written: left for the next scan.")
+    missing: int = Field(description="Known, and not found any more.")
+    moved: int = Field(
+        description="Missing ones that left the index: their content is indexed elsewhere."
+    )
+    removed: int = Field(description="Missing ones that left the index.")
+
+
 class JobStatusAnswer(_Answer):
     """A job in full."""
 
@@ -156,6 +170,15 @@ class JobStatusAnswer(_Answer):
             "finished_at": None,
             "estimated_completion": MOMENT,
             "error": None,
+            "findings": {
+                "added": 300,
+                "changed": 1,
+                "unchanged": 99,
+                "unsettled": 0,
+                "missing": 2,
+                "moved": 0,
+                "removed": 0,
+            },
         }
     )
 
@@ -169,6 +192,7 @@ class JobStatusAnswer(_Answer):
     finished_at: UtcTime | None
     estimated_completion: UtcTime | None
     error: str | None
+    findings: JobFindings | None = Field(description="Null before a scan, and without one.")
 
 
 class JobSummary(_Answer):

@@ -7,6 +7,17 @@ from imagedex.catalog.interfaces import (
     CatalogEntry,
     ImageState,
     IndexEntry,
+    OutlineRow,
+    StoredContent,
 )
 
-__all__ = ["Catalog", "CatalogCounts", "CatalogEntry", "ImageState", "IndexEntry", "SqlCatalog"]
+__all__ = [
+    "Catalog",
+    "CatalogCounts",
+    "CatalogEntry",
+    "ImageState",
+    "IndexEntry",
+    "OutlineRow",
+    "SqlCatalog",
+    "StoredContent",
+]

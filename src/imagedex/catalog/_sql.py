@@ -9,9 +9,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from sqlalchemy import Connection, Row, bindparam, delete, insert, select, tuple_, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, tuple_, update
 
-from imagedex.catalog.interfaces import CatalogCounts, CatalogEntry, ImageState, IndexEntry
+from imagedex.catalog.interfaces import (
+    CatalogCounts,
+    CatalogEntry,
+    ImageState,
+    IndexEntry,
+    OutlineRow,
+    StoredContent,
+)
 from imagedex.core.errors import NotFound
 from imagedex.core.ids import image_id_of
 from imagedex.core.images import (
@@ -22,9 +29,10 @@ from imagedex.core.images import (
     RowLocation,
 )
 from imagedex.database import Database, Transaction
-from imagedex.database.tables import images, indexes
+from imagedex.database.tables import images, indexes, missing_images
 
 _PARAMETERS = 900  # SQLite before 3.32 takes at most 999 parameters in a statement.
+_LIKE = 64  # Contents that one file is compared with; they travel to a worker with its path.
 _BATCH = 5000  # Images that are held in memory at once, however long an iterable is.
 
 ItemT = TypeVar("ItemT")
@@ -77,6 +85,76 @@ class SqlCatalog:
                 rows = snapshot.connection.execute(_IMAGES_BY_PATH, _by_path(index_id, paths))
                 found.update((row[0], _catalog_entry(row)) for row in rows.all())
         return found
+
+    def outline(self, index_id: int, directory: str) -> Iterator[Sequence[OutlineRow]]:
+        """Yield all images below a directory, by path, some thousands at a time."""
+        first, end = _range_below(directory)
+        after = first
+        while True:
+            with self._database.read() as snapshot:
+                # Straight to the driver, since a scan of a million unchanged files takes little
+                # longer than this.
+                driver: Any = snapshot.connection.connection.driver_connection
+                rows = driver.execute(_OUTLINE, (index_id, after, end, _OUTLINE_ROWS)).fetchall()
+            if rows:
+                yield rows
+            if len(rows) < _OUTLINE_ROWS:
+                return
+            after = rows[-1][0]
+
+    def count_below(self, index_id: int, directory: str) -> int:
+        """Return how many images are known below a directory."""
+        first, end = _range_below(directory)
+        query = select(func.count()).where(
+            images.c.index_id == index_id, images.c.image_path > first, images.c.image_path < end
+        )
+        with self._database.read() as snapshot:
+            return int(snapshot.connection.execute(query).scalar_one())
+
+    def missing_since(self, index_id: int, directory: str) -> dict[str, float]:
+        """Return the images below a directory that were noted as missing, and since when."""
+        query = select(missing_images.c.image_path, missing_images.c.since)
+        with self._database.read() as snapshot:
+            rows = snapshot.connection.execute(query.where(*_missing_below(index_id, directory)))
+            return {row[0]: row[1] for row in rows}
+
+    def note_missing(
+        self,
+        transaction: Transaction,
+        index_id: int,
+        directory: str,
+        image_paths: Iterable[str],
+        *,
+        now: float,
+    ) -> None:
+        """Let exactly these images below a directory be missing, from ``now`` or as before."""
+        connection = transaction.connection
+        _recorded_generation(connection, index_id)
+        query = select(missing_images.c.image_path, missing_images.c.since)
+        rows = connection.execute(query.where(*_missing_below(index_id, directory)))
+        known = {row[0]: row[1] for row in rows}
+        values = {
+            path: {"index_id": index_id, "image_path": path, "since": known.get(path, now)}
+            for path in image_paths
+        }
+        if values.keys() == known.keys():
+            return
+        connection.execute(delete(missing_images).where(*_missing_below(index_id, directory)))
+        if values:
+            connection.execute(insert(missing_images), list(values.values()))
+
+    def contents_like(self, index_id: int, stamp: FileStamp) -> list[StoredContent]:
+        """Return contents of indexed images that a file of this stamp may have."""
+        values = {"of_index": index_id, "of_size": stamp.size, "of_mtime": stamp.mtime_ns}
+        with self._database.read() as snapshot:
+            rows = snapshot.connection.execute(_CONTENTS_OF_SIZE, values).all()
+            if len(rows) == _LIKE:
+                # A camera may make files of one size only; a move keeps the mtime.
+                rows = [*snapshot.connection.execute(_CONTENTS_OF_STAMP, values).all(), *rows]
+        contents = {
+            row[3]: StoredContent(row[0], RowLocation(row[1], row[2]), row[3]) for row in rows
+        }
+        return list(contents.values())
 
     def get_image(self, index_id: int, image_id: str) -> CatalogEntry | None:
         """Return one image by its id."""
@@ -143,6 +221,7 @@ class SqlCatalog:
                 for location, facts in batch
             }
             tally.store(values)
+            _forget_missing(connection, index_id, list(values))
         tally.settle(generation=generation, updated_at=self._now())
 
     def record_merge(
@@ -206,6 +285,7 @@ class SqlCatalog:
         tally = _Tally(connection, index_id)
         for paths in _batches(image_paths, _BATCH):
             tally.remove(_known(connection, index_id, paths).values())
+            _forget_missing(connection, index_id, paths)
         tally.settle()
 
     def record_tombstones(
@@ -251,6 +331,7 @@ class SqlCatalog:
         connection = transaction.connection
         _recorded_generation(connection, index_id)
         connection.execute(delete(images).where(images.c.index_id == index_id))
+        connection.execute(delete(missing_images).where(missing_images.c.index_id == index_id))
         connection.execute(
             update(indexes)
             .where(indexes.c.index_id == index_id)
@@ -345,6 +426,26 @@ _IMAGES = select(
     images.c.detail,
 )
 _IMAGES_BY_PATH = _IMAGES.where(*_BY_PATH)
+_CONTENTS_OF_SIZE = (
+    select(images.c.content_hash, images.c.segment, images.c.segment_row, images.c.image_path)
+    .where(
+        images.c.index_id == bindparam("of_index"),
+        images.c.size == bindparam("of_size"),
+        # The size of one that failed is not that of the version which is indexed.
+        images.c.state == ImageState.INDEXED.value,
+    )
+    .limit(_LIKE)
+)
+_CONTENTS_OF_STAMP = _CONTENTS_OF_SIZE.where(images.c.mtime_ns == bindparam("of_mtime"))
+_FORGET_MISSING = delete(missing_images).where(
+    missing_images.c.index_id == bindparam("of_index"),
+    missing_images.c.image_path.in_(bindparam("paths", expanding=True)),
+)
+_OUTLINE_ROWS = 10_000
+_OUTLINE = """
+SELECT image_path, size, mtime_ns, state = 'indexed' AND segment IS NOT NULL FROM images
+WHERE index_id = ? AND image_path > ? AND image_path < ? ORDER BY image_path LIMIT ?
+"""
 _STATES = {state.value: state for state in ImageState}
 
 
@@ -359,6 +460,23 @@ def _known(connection: Connection, index_id: int, paths: Sequence[str]) -> dict[
         for some in _batches(paths, _PARAMETERS)
         for row in connection.execute(_KNOWN_BY_PATH, _by_path(index_id, some))
     }
+
+
+def _range_below(directory: str) -> tuple[str, str]:
+    """Return what every path below a directory comes after, and what it comes before."""
+    prefix = directory.rstrip("/")
+    return f"{prefix}/", f"{prefix}0"  # The character after "/".
+
+
+def _missing_below(index_id: int, directory: str) -> tuple[Any, ...]:
+    first, end = _range_below(directory)
+    path = missing_images.c.image_path
+    return missing_images.c.index_id == index_id, path > first, path < end
+
+
+def _forget_missing(connection: Connection, index_id: int, paths: Sequence[str]) -> None:
+    for some in _batches(paths, _PARAMETERS):
+        connection.execute(_FORGET_MISSING, _by_path(index_id, some))
 
 
 def _recorded_generation(connection: Connection, index_id: int) -> int:

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from imagedex.core.images import FileStamp, ImageFacts, ImageFailure, RowLocation
 from imagedex.database import Transaction
+
+OutlineRow: TypeAlias = tuple[str, int | None, int | None, bool]
+"""Path, size and mtime in nanoseconds of an image, and whether that very version is indexed."""
 
 
 class ImageState(StrEnum):
@@ -52,6 +55,15 @@ class CatalogEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredContent:
+    """The content of an indexed image, and where its vector lies."""
+
+    content_hash: str
+    location: RowLocation
+    image_path: str
+
+
+@dataclass(frozen=True, slots=True)
 class CatalogCounts:
     """How many images of an index are in which state.
 
@@ -79,6 +91,46 @@ class Catalog(Protocol):
 
     def lookup(self, index_id: int, image_paths: Sequence[str]) -> dict[str, CatalogEntry]:
         """Return the entries of those paths that are known. Any number of paths."""
+        ...
+
+    def outline(self, index_id: int, directory: str) -> Iterator[Sequence[OutlineRow]]:
+        """Yield all images below a directory, by path, some thousands at a time.
+
+        Each batch is as of its own moment.
+        """
+        ...
+
+    def count_below(self, index_id: int, directory: str) -> int:
+        """Return how many images are known below a directory."""
+        ...
+
+    def missing_since(self, index_id: int, directory: str) -> dict[str, float]:
+        """Return the images below a directory that were noted as missing, and since when.
+
+        Moments are seconds since the epoch.
+        """
+        ...
+
+    def note_missing(
+        self,
+        transaction: Transaction,
+        index_id: int,
+        directory: str,
+        image_paths: Iterable[str],
+        *,
+        now: float,
+    ) -> None:
+        """Let exactly these images below a directory be missing, from ``now`` or as before.
+
+        An image that is indexed again, or forgotten, is no longer missing.
+        """
+        ...
+
+    def contents_like(self, index_id: int, stamp: FileStamp) -> list[StoredContent]:
+        """Return contents of indexed images that a file of this stamp may have: those of its size.
+
+        A few dozen at most. Where more images have that size, those of its mtime come first.
+        """
         ...
 
     def get_image(self, index_id: int, image_id: str) -> CatalogEntry | None:

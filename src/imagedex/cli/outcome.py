@@ -76,6 +76,11 @@ def _write_counts(output: Output, outcome: JobOutcome) -> None:
     parts = [f"{count_of(settled, 'image')} up to date"]
     if progress.failed_images:
         parts.append(f"{progress.failed_images:,} failed")
+    if (found := outcome.state.findings) is not None:
+        if gone := found.moved + found.removed:
+            parts.append(f"{gone:,} gone")
+        if found.unsettled:
+            parts.append(f"{found.unsettled:,} still being written (index again)")
     took = "" if outcome.seconds is None else f" in {duration(outcome.seconds)}"
     output.line(f"{', '.join(parts)}{took}.")
 
@@ -97,5 +102,10 @@ def _require_completed(state: JobState) -> None:
     if state.status == "completed":
         return
     reason = f": {state.error}" if state.error else "."
-    remedy = "" if state.status == "paused" else f" Try again: imagedex jobs retry {state.job_id}"
+    remedy = f" Try again: imagedex jobs retry {state.job_id}"
+    if state.status == "paused":
+        remedy = (
+            f" To remove them: imagedex jobs confirm {state.job_id}. To keep them: imagedex jobs "
+            f"refuse {state.job_id}"
+        )
     raise CommandFailed(f"Job {state.job_id} is {state.status}{reason}{remedy}")

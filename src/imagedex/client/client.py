@@ -158,6 +158,16 @@ class ImagedexClient:
         path = f"/api/v1/index/jobs/{_part(job_id)}/retry"
         return parse_answer(self._send("POST", path), JobSummary)
 
+    def confirm(self, job_id: str) -> JobSummary:
+        """Let a paused job remove the images that it asked about. Returns the job as it is now."""
+        path = f"/api/v1/index/jobs/{_part(job_id)}/confirm"
+        return parse_answer(self._send("POST", path), JobSummary)
+
+    def refuse(self, job_id: str) -> JobSummary:
+        """Let a paused job go on without the removals that it asked about."""
+        path = f"/api/v1/index/jobs/{_part(job_id)}/refuse"
+        return parse_answer(self._send("POST", path), JobSummary)
+
     def failures(self, job_id: str, *, limit: int = 100, cursor: str | None = None) -> FailurePage:
         """Return images that a job could not index, in order of path."""
         path = f"/api/v1/index/jobs/{_part(job_id)}/failures"

@@ -61,6 +61,18 @@ class Worker(_Answer):
     images_processed: int
 
 
+class ScanFindings(_Answer):
+    """What a scan found, in numbers of images."""
+
+    added: int
+    changed: int
+    unchanged: int
+    unsettled: int  # Still being written: left for the next scan.
+    missing: int  # Known, and not found any more.
+    moved: int  # Missing ones that left the index, since their content is indexed elsewhere.
+    removed: int  # Missing ones that left the index.
+
+
 class JobState(_Answer):
     """All that is told of one job."""
 
@@ -74,6 +86,7 @@ class JobState(_Answer):
     finished_at: Moment | None
     estimated_completion: Moment | None
     error: str | None
+    findings: ScanFindings | None = None  # Of a job that has scanned a directory.
 
     @property
     def is_final(self) -> bool:

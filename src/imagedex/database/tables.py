@@ -90,6 +90,15 @@ images = Table(
     Index("uq_images_path", "index_id", "image_path", unique=True),
     Index("ix_images_id", "index_id", "image_id"),
     Index("ix_images_location", "index_id", "segment", "segment_row"),
+    Index("ix_images_stamp", "index_id", "size", "mtime_ns"),
+)
+
+missing_images = Table(
+    "missing_images",  # Those that the last scan of their directory did not find.
+    metadata,
+    _column("index_id", Integer, ForeignKey(indexes.c.index_id), primary_key=True),
+    _column("image_path", Text, primary_key=True),
+    _column("since", Float),  # When a scan missed it first.
 )
 
 jobs = Table(
@@ -177,6 +186,21 @@ job_failures = Table(
     _column("chunk", Integer, nullable=True),
     _flag("is_retrying"),  # A planned chunk holds it, so it does not count as failed now.
     Index("ix_job_failures_chunk", "job_id", "chunk"),
+)
+
+job_findings = Table(
+    "job_findings",  # Of a job that scans.
+    metadata,
+    _column("job_id", Text, ForeignKey(jobs.c.job_id), primary_key=True),
+    _count("added"),
+    _count("changed"),
+    _count("unchanged"),
+    _count("unsettled"),
+    _count("missing"),
+    _count("moved"),
+    _count("removed"),
+    _column("removals_asked", Integer, nullable=True),  # While it is paused for them.
+    _column("removals_allowed", Integer, nullable=True),  # 0 when they were refused.
 )
 
 idempotency_keys = Table(

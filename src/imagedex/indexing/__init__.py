@@ -1,5 +1,6 @@
 """The flow of images into an index: plan, embed, commit, publish."""
 
+from imagedex.indexing.absences import RemovalRules
 from imagedex.indexing.chunk import ChunkTask, WorkerSetup, embed_chunk
 from imagedex.indexing.flow import IndexFlow
 from imagedex.indexing.interfaces import Indexing, IndexStats, JobReport, WorkerReport
@@ -21,6 +22,7 @@ __all__ = [
     "Merger",
     "Publisher",
     "Reconciler",
+    "RemovalRules",
     "WorkerReport",
     "WorkerSetup",
     "embed_chunk",

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +21,19 @@ from imagedex.core.images import ImageFacts, ImageFailure
 from imagedex.embedding import EmbeddingModel, ImageEncoder, VectorArray
 from imagedex.engine import WorkerContext
 from imagedex.indexing.batch_size import BatchSizer
+from imagedex.indexing.known_vectors import KnownVectors, RecentVectors, take_vectors
 from imagedex.ingest import (
     DecodedImage,
     DecodeLimits,
-    ImageDecoder,
     ImageRoots,
+    KnownImage,
     ProcessImageDecoder,
+    SparingDecoder,
 )
 from imagedex.jobs import ChunkDone
 from imagedex.segments import DirectoryIndexFiles, Part
+
+_RECENT_VECTORS = 4096  # A dozen megabytes.
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,8 @@ class ChunkTask:
     number: int
     fence: int
     image_paths: tuple[str, ...]
+    # What some of them may turn out to be. None: compute every vector, whatever is known.
+    known: KnownVectors | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,19 @@ class _LoadedModel:
 
     encoder: ImageEncoder
     sizer: BatchSizer
+    recent: RecentVectors = field(default_factory=lambda: RecentVectors(_RECENT_VECTORS))
     turn: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(slots=True)
+class _Harvest:
+    """What became of a chunk's images so far."""
+
+    facts: list[ImageFacts] = field(default_factory=list)
+    vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)  # By content hash.
+    known: list[KnownImage] = field(default_factory=list)
+    failures: list[ImageFailure] = field(default_factory=list)
+    computed: int = 0
 
 
 def embed_chunk(context: WorkerContext, task: ChunkTask) -> ChunkDone:
@@ -69,41 +88,93 @@ def embed_chunk(context: WorkerContext, task: ChunkTask) -> ChunkDone:
     the part file whose name the controller recorded. Safe to call from several threads of a
     worker: decoding begins at once, and the model is used by one after the other.
     """
-    setup = task.setup
-    decoder = context.resource(_decoder_key(setup), lambda: _make_decoder(context, setup))
-    outcomes = decoder.decode(task.image_paths)
-    model = context.resource(_model_key(setup), lambda: _load_model(context, setup))
+    started = time.monotonic()
+    decoder = context.resource(_decoder_key(task.setup), lambda: _make_decoder(context, task.setup))
+    files = DirectoryIndexFiles(task.index_prefix)
+    known = task.known or {}
+    hashes = {path: [vector.content_hash for vector in known[path]] for path in known}
+    harvest = _Harvest()
+    waited = _embed(context, task, decoder.decode_unknown(task.image_paths, hashes), harvest)
+    taken = take_vectors(files, harvest.known, known)
+    missed = [i.image_path for i in harvest.known if i.image_path not in taken]
+    if missed:
+        waited += _embed(context, task, decoder.decode(missed), harvest)
 
-    embedded: list[ImageFacts] = []
-    vectors: list[NDArray[np.float32]] = []
-    failures: list[ImageFailure] = []
-    with model.turn:
-        started = time.monotonic()
-        for batch in _batches(outcomes, model.sizer, failures):
-            for image, vector in zip(batch, _encode(model, batch), strict=True):
-                if np.isfinite(vector).all():
-                    embedded.append(image.facts)
-                    vectors.append(vector)
-                else:
-                    failures.append(ImageFailure.without_direction(image.facts))
-        seconds = time.monotonic() - started
-
+    rows = [(facts, harvest.vectors[facts.content_hash]) for facts in harvest.facts]
+    failures = harvest.failures
+    failures += [ImageFailure.without_direction(f) for f, v in rows if not np.isfinite(v).all()]
+    rows = [(facts, vector) for facts, vector in rows if np.isfinite(vector).all()]
+    rows += taken.values()
     part = None
-    if embedded:
-        files = DirectoryIndexFiles(task.index_prefix)
-        part = files.write_part(
-            task.job_id, task.number, task.fence, Part(tuple(embedded), np.stack(vectors))
-        )
+    if rows:
+        embedded = Part(tuple(facts for facts, _ in rows), np.stack([v for _, v in rows]))
+        part = files.write_part(task.job_id, task.number, task.fence, embedded)
     return ChunkDone(
         number=task.number,
         part=part,
-        indexed=len(embedded),
+        indexed=len(rows),
         failures=tuple(failures),
         worker_id=context.worker_id,
         host=context.host,
-        # Of its turn alone: the wait for it is time in which the worker embeds other images.
-        seconds=seconds,
+        # The wait for its turn is time in which the worker embeds other images.
+        seconds=time.monotonic() - started - waited,
+        reused=len(taken) + len(harvest.facts) - harvest.computed,
     )
+
+
+def _embed(
+    context: WorkerContext,
+    task: ChunkTask,
+    outcomes: Iterator[DecodedImage | KnownImage | ImageFailure],
+    harvest: _Harvest,
+) -> float:
+    """Embed what is decoded, and sort out the rest; return how long the model was waited for."""
+    pictures = _sort_out(outcomes, harvest)
+    first = next(pictures, None)
+    if first is None:
+        return 0.0  # Nothing needs the model, so it need not be loaded either.
+    model = context.resource(_model_key(task.setup), lambda: _load_model(context, task.setup))
+    started = time.monotonic()
+    with model.turn:
+        waited = time.monotonic() - started
+        may_recall = task.known is not None
+        new = _without_copies(chain([first], pictures), model, harvest, may_recall=may_recall)
+        for batch in _batches(new, model.sizer):
+            for image, vector in zip(batch, _encode(model, batch), strict=True):
+                harvest.computed += 1
+                harvest.vectors[image.facts.content_hash] = vector
+                model.recent.remember(image.facts.content_hash, vector)
+    return waited
+
+
+def _sort_out(
+    outcomes: Iterator[DecodedImage | KnownImage | ImageFailure], harvest: _Harvest
+) -> Iterator[DecodedImage]:
+    for outcome in outcomes:
+        if isinstance(outcome, ImageFailure):
+            harvest.failures.append(outcome)
+        elif isinstance(outcome, KnownImage):
+            harvest.known.append(outcome)
+        else:
+            yield outcome
+
+
+def _without_copies(
+    pictures: Iterator[DecodedImage], model: _LoadedModel, harvest: _Harvest, *, may_recall: bool
+) -> Iterator[DecodedImage]:
+    """Yield one picture of each content that has no vector yet; note the facts of all."""
+    begun = set(harvest.vectors)
+    for image in pictures:
+        harvest.facts.append(image.facts)
+        content_hash = image.facts.content_hash
+        if content_hash in begun:
+            continue
+        begun.add(content_hash)
+        recalled = model.recent.get(content_hash) if may_recall else None
+        if recalled is None:
+            yield image
+        else:
+            harvest.vectors[content_hash] = recalled
 
 
 def _model_key(setup: WorkerSetup) -> str:
@@ -120,7 +191,7 @@ def _decoder_key(setup: WorkerSetup) -> str:
     return f"decoder {setup.model.fingerprint} {setup.image_roots!r} {setup.limits!r}"
 
 
-def _make_decoder(context: WorkerContext, setup: WorkerSetup) -> ImageDecoder:
+def _make_decoder(context: WorkerContext, setup: WorkerSetup) -> SparingDecoder:
     return ProcessImageDecoder(
         processes=context.threads,
         limits=setup.limits,
@@ -140,18 +211,11 @@ def _encode(model: _LoadedModel, batch: list[DecodedImage]) -> VectorArray:
     return vectors
 
 
-def _batches(
-    outcomes: Iterator[DecodedImage | ImageFailure],
-    sizer: BatchSizer,
-    failures: list[ImageFailure],
-) -> Iterator[list[DecodedImage]]:
+def _batches(pictures: Iterator[DecodedImage], sizer: BatchSizer) -> Iterator[list[DecodedImage]]:
     batch: list[DecodedImage] = []
     size = sizer.next_size()
-    for outcome in outcomes:
-        if isinstance(outcome, ImageFailure):
-            failures.append(outcome)
-            continue
-        batch.append(outcome)
+    for picture in pictures:
+        batch.append(picture)
         if len(batch) == size:
             yield batch
             batch = []

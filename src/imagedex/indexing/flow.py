@@ -7,38 +7,60 @@ is run again goes on after the last of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
 
 from imagedex.catalog import Catalog
 from imagedex.core.errors import EngineError
+from imagedex.core.images import FailureReason
 from imagedex.database import Database
 from imagedex.engine import Engine
+from imagedex.indexing.absences import RemovalRules, require_consent, sort_out
 from imagedex.indexing.chunk import ChunkTask, WorkerSetup, embed_chunk
+from imagedex.indexing.known_vectors import KnownContents
 from imagedex.indexing.merging import Merger
-from imagedex.indexing.planning import Plan, plan_notified, plan_scan
+from imagedex.indexing.planning import Plan, plan_notified, plan_scan, settle_down
 from imagedex.indexing.publishing import Publisher
-from imagedex.ingest import has_image_name, scan
+from imagedex.ingest import IgnoreRules, has_image_name, scan
 from imagedex.jobs import (
     Chunk,
+    ChunkAction,
     ChunkDone,
     ChunkState,
     Job,
     JobCancelled,
     JobKind,
+    JobPaused,
     JobRun,
     JobStore,
     JobYielded,
+    PlannedChunk,
+    ScanFindings,
 )
+from imagedex.segments import IndexFiles
 
 _log = structlog.get_logger(__name__)
 
 _STOP_CHECK_SECONDS = 0.5
 """How often a job that waits for its workers looks whether it should stop."""
 
+
+_NOTIFIED_ATTEMPTS = 3
+"""How often a notified file is read that does not decode, the settle time apart."""
+
+_MAY_BE_UNFINISHED = frozenset(
+    {
+        FailureReason.EMPTY,
+        FailureReason.TRUNCATED,
+        FailureReason.NOT_AN_IMAGE,
+        FailureReason.DAMAGED,
+        FailureReason.UNREADABLE,
+    }
+)
 
 _MAX_FAILED_CHUNKS = 3
 """In one run of a job; with more of them it is the engine that fails and not a chunk."""
@@ -64,6 +86,10 @@ class IndexFlow:
         chunk_images: int,
         commit_images: int,
         commit_seconds: float,
+        files_of: Callable[[Path], IndexFiles],
+        ignore: IgnoreRules,
+        removal: RemovalRules,
+        settle_seconds: float,
     ) -> None:
         self._database = database
         self._catalog = catalog
@@ -75,6 +101,10 @@ class IndexFlow:
         self._chunk_images = chunk_images
         self._commit_images = commit_images
         self._commit_seconds = commit_seconds
+        self._files_of = files_of
+        self._ignore = ignore
+        self._removal = removal
+        self._settle_seconds = settle_seconds
 
     def run(self, run: JobRun) -> None:
         """Run a job to its end, or until it should stop (see ``JobRun.checkpoint``)."""
@@ -92,6 +122,10 @@ class IndexFlow:
             # What was embedded before is good and was paid for.
             self._publisher.publish(run.lease, index_prefix)
             raise
+        if job.kind is JobKind.FULL:
+            self._remove_absent(run, index_prefix)
+        else:
+            self._try_unfinished_again(run)
         self._merger.merge_if_due(run.lease, index_prefix)
         self._publisher.sweep(index_prefix, job.index_id)
 
@@ -105,7 +139,7 @@ class IndexFlow:
                 return
 
     def _plan(self, run: JobRun, job: Job) -> None:
-        plan = self._make_plan(job)
+        plan = self._make_plan(run)
         run.checkpoint()
         # First, since the plan is the checkpoint after which nothing of this is done again.
         with self._database.transaction() as transaction:
@@ -113,6 +147,16 @@ class IndexFlow:
             # A directory that could not be read fails the scan of it, but is no image.
             images = [failure for failure in plan.failures if has_image_name(failure.image_path)]
             self._catalog.record_failures(transaction, job.index_id, images)
+            if job.kind is JobKind.FULL and self._is_present(job.request["image_dir"]):
+                self._catalog.note_missing(
+                    transaction,
+                    job.index_id,
+                    job.request["image_dir"],
+                    plan.missing,
+                    now=time.time(),
+                )
+        if job.kind is JobKind.FULL:
+            self._jobs.record_findings(run.lease, _findings(plan))
         self._jobs.save_plan(
             run.lease,
             plan.chunks(self._chunk_images),
@@ -126,17 +170,98 @@ class IndexFlow:
             total_images=plan.total_images,
             embed=len(plan.embed),
             remove=len(plan.remove),
+            missing=len(plan.missing),
+            unsettled=plan.left_unsettled,
             failed=len(plan.failures),
         )
 
-    def _make_plan(self, job: Job) -> Plan:
+    def _make_plan(self, run: JobRun) -> Plan:
+        job = run.lease.job
         roots = self._setup.image_roots
         if job.kind is JobKind.FULL:
-            scanned = scan(roots, roots.check(job.request["image_dir"]))
-            force = bool(job.request["force_reindex"])
-            return plan_scan(scanned, self._catalog, job.index_id, force=force)
+            return self._plan_directory(run, roots.check(job.request["image_dir"]))
         paths = roots.check_all(job.request["image_paths"])
         return plan_notified(paths, self._catalog, job.index_id, roots)
+
+    def _plan_directory(self, run: JobRun, directory: str) -> Plan:
+        job = run.lease.job
+        settled_before = time.time() - self._settle_seconds
+        plan = plan_scan(
+            scan(self._setup.image_roots, directory, ignore=self._ignore),
+            self._catalog,
+            job.index_id,
+            directory,
+            force=bool(job.request["force_reindex"]),
+            settled_before_ns=int(settled_before * 1e9) if self._settle_seconds else None,
+        )
+        if plan.unsettled:
+            latest = max(file.mtime_ns for file, _ in plan.unsettled) / 1e9
+            # A clock of the share may be ahead of ours; then looking twice must do.
+            pause = min(latest + self._settle_seconds - time.time(), self._settle_seconds)
+            _wait(run, pause)
+            settle_down(plan)
+        return plan
+
+    def _try_unfinished_again(self, run: JobRun) -> None:
+        """Let notified files that may still be written be read once more, a little later."""
+        if not self._settle_seconds:
+            return
+        images = self._jobs.retry_failures(
+            run.lease, _MAY_BE_UNFINISHED, below_attempts=_NOTIFIED_ATTEMPTS
+        )
+        if images:
+            raise JobYielded(
+                f"{images} notified images may still be being written.",
+                delay_seconds=self._settle_seconds,
+            )
+
+    def _is_present(self, directory: str) -> bool:
+        """Say whether what is not found below a directory may be taken for gone."""
+        roots = self._setup.image_roots
+        return roots.is_present(roots.root_of(directory)) and roots.is_present(directory)
+
+    def _remove_absent(self, run: JobRun, index_prefix: Path) -> None:
+        """Remove images that moved, and those that have been gone for long; or ask first."""
+        job = run.lease.job
+        directory = job.request["image_dir"]
+        missing = self._catalog.missing_since(job.index_id, directory)
+        found = self._jobs.findings(job.job_id)
+        if not missing or found is None or not self._is_present(directory):
+            return
+        due_before = time.time() - self._removal.grace_seconds
+        absences = sort_out(missing, self._catalog, job.index_id, due_before=due_before)
+        run.checkpoint()
+        if absences.moved:
+            self._remove(run, index_prefix, absences.moved)
+            found = replace(found, moved=found.moved + len(absences.moved))
+            self._jobs.record_findings(run.lease, found)
+        known = self._catalog.count_below(job.index_id, directory)
+        try:
+            is_allowed = require_consent(
+                absences.due,
+                known=known,
+                max_share=self._removal.max_share,
+                allowed=found.removals_allowed,
+                directory=directory,
+            )
+        except JobPaused as paused:
+            self._jobs.record_findings(run.lease, replace(found, removals_asked=paused.removals))
+            raise
+        if is_allowed:
+            self._remove(run, index_prefix, absences.due)
+            removed = found.removed + len(absences.due)
+            self._jobs.record_findings(run.lease, replace(found, removed=removed))
+
+    def _remove(self, run: JobRun, index_prefix: Path, image_paths: list[str]) -> None:
+        size = self._chunk_images
+        self._jobs.add_removals(
+            run.lease,
+            (
+                PlannedChunk(ChunkAction.REMOVE, tuple(image_paths[start : start + size]))
+                for start in range(0, len(image_paths), size)
+            ),
+        )
+        self._publisher.publish(run.lease, index_prefix)
 
     def _embed(self, run: JobRun, index_prefix: Path, chunks: list[Chunk]) -> None:
         self._engine.start()
@@ -145,10 +270,11 @@ class IndexFlow:
         unpublished = 0
         failed: list[EngineError] = []
         started_at = published_at = time.monotonic()
+        known = self._known_contents(run, index_prefix)
         try:
             while True:
                 if len(failed) < _MAX_FAILED_CHUNKS:
-                    self._fill(futures, waiting, run, index_prefix)
+                    self._fill(futures, waiting, run, index_prefix, known)
                 if not futures:
                     break
                 done, futures = wait(
@@ -156,7 +282,9 @@ class IndexFlow:
                 )
                 for future in done:
                     try:
-                        unpublished += self._checkpoint(run, future.result())
+                        done_chunk = future.result()
+                        unpublished += self._checkpoint(run, done_chunk)
+                        known.add_part(done_chunk.part)
                     except EngineError as error:
                         failed.append(error)
                 run.checkpoint()
@@ -165,6 +293,7 @@ class IndexFlow:
                 is_due = now - published_at >= pause
                 if unpublished >= self._commit_images or (unpublished and is_due):
                     self._publisher.publish(run.lease, index_prefix)
+                    known.follow_generation()
                     unpublished = 0
                     published_at = time.monotonic()
         finally:
@@ -174,12 +303,29 @@ class IndexFlow:
             # Only now: a chunk that kills its workers must not keep the others from being done.
             raise failed[0]
 
+    def _known_contents(self, run: JobRun, index_prefix: Path) -> KnownContents:
+        job = run.lease.job
+        files = self._files_of(index_prefix)
+        known = KnownContents(
+            self._catalog,
+            job.index_id,
+            files,
+            fingerprint=self._setup.model.fingerprint,
+            is_used=not job.request.get("force_reindex", False),
+        )
+        for chunk in self._jobs.chunks(job.job_id, ChunkState.EMBEDDED):
+            # Publishing plans anew what chunks have lost.
+            if chunk.part is not None and files.has_part(chunk.part):
+                known.add_part(chunk.part)
+        return known
+
     def _fill(
         self,
         futures: set[Future[ChunkDone]],
         waiting: Iterator[Chunk],
         run: JobRun,
         index_prefix: Path,
+        known: KnownContents,
     ) -> None:
         while len(futures) < self._engine.chunks_in_flight:
             chunk = next(waiting, None)
@@ -192,6 +338,7 @@ class IndexFlow:
                 number=chunk.number,
                 fence=run.lease.fence,
                 image_paths=chunk.image_paths,
+                known=known.of(chunk.image_paths),
             )
             futures.add(self._engine.submit(embed_chunk, task))
 
@@ -200,3 +347,21 @@ class IndexFlow:
             self._jobs.checkpoint_embedded(transaction, run.lease, done)
             self._catalog.record_failures(transaction, run.lease.job.index_id, done.failures)
         return done.indexed
+
+
+def _findings(plan: Plan) -> ScanFindings:
+    return ScanFindings(
+        added=plan.added,
+        changed=len(plan.embed) - plan.added,
+        unchanged=plan.unchanged,
+        unsettled=plan.left_unsettled,
+        missing=len(plan.missing),
+    )
+
+
+def _wait(run: JobRun, seconds: float) -> None:
+    """Let time pass, unless the run should stop."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        run.checkpoint()
+        time.sleep(min(left, _STOP_CHECK_SECONDS))

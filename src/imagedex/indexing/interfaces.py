@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from imagedex.jobs.interfaces import IdempotencyKey, Page
-from imagedex.jobs.records import Job, JobFailure, JobStatus, Priority
+from imagedex.jobs.records import Job, JobFailure, JobStatus, Priority, ScanFindings
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class JobReport:
     job: Job
     workers: tuple[WorkerReport, ...]
     estimated_completion: datetime | None  # None until a rate was measured, or when it ended.
+    findings: ScanFindings | None = None  # Of a job that has scanned.
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,13 @@ class Indexing(Protocol):
 
     def retry(self, job_id: str) -> Job:
         """Queue a job again for what failed. Raises NotFound, Conflict."""
+        ...
+
+    def answer_removals(self, job_id: str, *, is_allowed: bool) -> Job:
+        """Let a job go on that is paused because many images are gone: with their removal or not.
+
+        Raises NotFound, Conflict (the job asks nothing).
+        """
         ...
 
     def stats(self, index_prefix: str | None = None) -> IndexStats:

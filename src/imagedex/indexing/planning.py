@@ -10,7 +10,9 @@ from typing import TypeVar
 
 from imagedex.catalog import Catalog, CatalogEntry, ImageState
 from imagedex.core.images import FailureReason, ImageFailure
-from imagedex.ingest import ImageRoots, ScannedFile
+from imagedex.indexing.absences import is_gone
+from imagedex.indexing.known_files import KnownFiles
+from imagedex.ingest import ImageRoots, ScannedFile, stamp_of
 from imagedex.jobs import ChunkAction, PlannedChunk
 
 LOOKUP_IMAGES = 2000
@@ -38,6 +40,12 @@ class Plan:
     embed: list[str] = field(default_factory=list)  # In the order in which they were found.
     remove: list[str] = field(default_factory=list)  # Gone, and still in the index.
     failures: list[ImageFailure] = field(default_factory=list)
+    added: int = 0  # Of those to embed: unknown before.
+    unchanged: int = 0  # Of those settled.
+    # Those that may still be written, and whether they are known.
+    unsettled: list[tuple[ScannedFile, bool]] = field(default_factory=list)
+    left_unsettled: int = 0  # They wait for the next scan, and are not among the total.
+    missing: list[str] = field(default_factory=list)  # Known, and not there any more.
 
     def chunks(self, chunk_images: int) -> Iterator[PlannedChunk]:
         """Cut the work into chunks of at most ``chunk_images`` images."""
@@ -52,9 +60,16 @@ class Plan:
         if failure is not None:
             self.failures.append(failure)
 
-    def add_work(self, image_path: str) -> None:
+    def settle_unchanged(self, images: int) -> None:
+        """Count images that are as they were."""
+        self.total_images += images
+        self.settled_images += images
+        self.unchanged += images
+
+    def add_work(self, image_path: str, *, is_known: bool = True) -> None:
         """Count an image that a worker must embed."""
         self.total_images += 1
+        self.added += not is_known
         self.embed.append(image_path)
 
     def add_removal(self, image_path: str) -> None:
@@ -64,39 +79,120 @@ class Plan:
 
 
 def plan_scan(
-    scanned: Iterable[ScannedFile | ImageFailure], catalog: Catalog, index_id: int, *, force: bool
+    scanned: Iterable[ScannedFile | ImageFailure],
+    catalog: Catalog,
+    index_id: int,
+    directory: str,
+    *,
+    force: bool,
+    settled_before_ns: int | None = None,
 ) -> Plan:
-    """Plan a scan: new and changed files are embedded, unchanged ones are settled.
+    """Plan a scan of ``directory``: new and changed files are embedded, unchanged ones settled.
 
     A file counts as unchanged when size and mtime are those that the catalog recorded. With
-    ``force`` every file is embedded. Files that the catalog knows and the scan did not find
-    are left as they are: a scan alone cannot tell a deletion from a missing mount.
+    ``force`` every file is embedded. A file that is to be embedded and has an mtime of
+    ``settled_before_ns`` or later goes to ``Plan.unsettled`` instead: it may still be written.
+    Known files that the scan did not meet, and that are not there when it is over, are
+    ``Plan.missing``. One pass; memory grows with what has changed, and by 33 bytes for each
+    known file.
     """
     plan = Plan()
+    known = KnownFiles(catalog.outline(index_id, directory))
+    unread: set[str] = set()
+    scan = _ScanPlanner(plan, catalog, index_id, force=force, settled_before_ns=settled_before_ns)
     for batch in _batches(scanned, LOOKUP_IMAGES):
         files = [item for item in batch if isinstance(item, ScannedFile)]
-        known = catalog.lookup(index_id, [file.image_path for file in files])
-        for item in batch:
-            if isinstance(item, ImageFailure):
-                plan.settle(item)
-            else:
-                _plan_scanned(plan, item, known.get(item.image_path), force=force)
+        if len(files) < len(batch):
+            failures = [item for item in batch if isinstance(item, ImageFailure)]
+            unread.update(failure.image_path for failure in failures)
+            for failure in failures:
+                plan.settle(failure)
+        unchanged = known.are_unchanged(
+            [file.image_path for file in files],
+            [file.size for file in files],
+            [file.mtime_ns for file in files],
+        )
+        if force:
+            unchanged[:] = False
+        same = int(unchanged.sum())
+        plan.settle_unchanged(same)
+        if same < len(files):
+            scan.add([file for file, is_same in zip(files, unchanged, strict=True) if not is_same])
+    # Nothing below a directory that could not be read may be taken for deleted.
+    plan.missing = [
+        path
+        for path in known.not_met(catalog.outline(index_id, directory))
+        if not _is_below(path, unread) and is_gone(path)
+    ]
     return plan
 
 
-def _plan_scanned(
-    plan: Plan, file: ScannedFile, entry: CatalogEntry | None, *, force: bool
-) -> None:
-    if force or entry is None or entry.stamp != file.stamp:
-        plan.add_work(file.image_path)
-    elif entry.state is ImageState.INDEXED:
-        plan.settle()
-    elif entry.reason in _LASTING_REASONS:
-        # Reported again, since the job covers it, but not tried again.
-        reason = FailureReason(entry.reason)
-        plan.settle(ImageFailure(file.image_path, reason, entry.detail or "", entry.stamp))
-    else:
-        plan.add_work(file.image_path)
+def _is_below(path: str, directories: set[str]) -> bool:
+    while directories and path:
+        path = path.rpartition("/")[0]
+        if path in directories:
+            return True
+    return False
+
+
+class _ScanPlanner:
+    """Takes files that are not as they were into a plan."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        catalog: Catalog,
+        index_id: int,
+        *,
+        force: bool,
+        settled_before_ns: int | None,
+    ) -> None:
+        self._plan = plan
+        self._catalog = catalog
+        self._index_id = index_id
+        self._force = force
+        self._settled_before_ns = settled_before_ns
+
+    def add(self, files: Sequence[ScannedFile]) -> None:
+        """Plan what is to be done with these files."""
+        known = self._catalog.lookup(self._index_id, [file.image_path for file in files])
+        for file in files:
+            self._add(file, known.get(file.image_path))
+
+    def _add(self, file: ScannedFile, entry: CatalogEntry | None) -> None:
+        if not self._force and entry is not None and entry.stamp == file.stamp:
+            if entry.state is ImageState.INDEXED:
+                self._plan.settle_unchanged(1)
+                return
+            if entry.reason in _LASTING_REASONS:
+                # Reported again, since the job covers it, but not tried again.
+                reason = FailureReason(entry.reason)
+                self._plan.settle(
+                    ImageFailure(file.image_path, reason, entry.detail or "", entry.stamp)
+                )
+                return
+        latest = self._settled_before_ns
+        if latest is not None and file.mtime_ns >= latest:
+            self._plan.unsettled.append((file, entry is not None))
+        else:
+            self._plan.add_work(file.image_path, is_known=entry is not None)
+
+
+def settle_down(plan: Plan) -> None:
+    """Look again at the files that were unsettled, when the settle time is over.
+
+    Those that are as they were are planned; the others are counted and left to the next scan.
+    """
+    unsettled, plan.unsettled = plan.unsettled, []
+    for file, is_known in unsettled:
+        try:
+            stamp = stamp_of(os.stat(file.image_path))  # noqa: PTH116 - a path as the kernel gave it.
+        except OSError:
+            stamp = None  # Gone, or out of reach: there is nothing to read now.
+        if stamp == file.stamp:
+            plan.add_work(file.image_path, is_known=is_known)
+        else:
+            plan.left_unsettled += 1
 
 
 def plan_notified(

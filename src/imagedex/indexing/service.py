@@ -144,7 +144,8 @@ class IndexingService:
             for share in shares
         )
         embedded = sum(share.images_processed for share in shares)
-        return JobReport(job, workers, _estimated_completion(job, embedded))
+        findings = self._jobs.findings(job_id) if job.kind is JobKind.FULL else None
+        return JobReport(job, workers, _estimated_completion(job, embedded), findings)
 
     def list_jobs(self, *, status: JobStatus | None, limit: int, cursor: str | None) -> Page[Job]:
         """Return jobs, newest first."""
@@ -161,6 +162,10 @@ class IndexingService:
     def retry(self, job_id: str) -> Job:
         """Queue a job again for what failed. Raises NotFound, Conflict."""
         return self._jobs.retry(job_id)
+
+    def answer_removals(self, job_id: str, *, is_allowed: bool) -> Job:
+        """Let a job go on that is paused because many images are gone."""
+        return self._jobs.answer_removals(job_id, is_allowed=is_allowed)
 
     def stats(self, index_prefix: str | None = None) -> IndexStats:
         """Return the state of an index."""

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from imagedex.ingest._wire import (
     send_frame,
     send_pickle,
 )
-from imagedex.ingest.interfaces import DecodedImage
+from imagedex.ingest.interfaces import DecodedImage, KnownImage
 from imagedex.ingest.unusable import printable_path
 
 _PROGRAM = "imagedex.ingest._decoder_process"
@@ -70,8 +71,12 @@ class DecoderChild:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket | None = None
 
-    def decode(self, image_path: str) -> DecodedImage | ImageFailure:
+    def decode(
+        self, image_path: str, known_hashes: Collection[str] = ()
+    ) -> DecodedImage | KnownImage | ImageFailure:
         """Return the outcome for one image, whatever it does to the process.
+
+        It is KnownImage, and nothing is decoded, for a file with one of ``known_hashes``.
 
         Raises EngineError when no process can be started, or after ``interrupt``; ModelError
         when the preprocessing step is of no use.
@@ -86,11 +91,12 @@ class DecoderChild:
             )
         for _ in range(_STARTS_PER_IMAGE):
             connection = self._ensure_started()
-            exchange = _Exchange(image_path, self._shape)
+            exchange = _Exchange(image_path, self._shape, known_hashes)
             deadline = time.monotonic() + self._setup.limits.timeout_seconds
             connection.settimeout(self._setup.limits.timeout_seconds)
             try:
-                send_frame(connection, FrameKind.DECODE, payload=encoded)
+                known = {"known": list(known_hashes)} if known_hashes else None
+                send_frame(connection, FrameKind.DECODE, known, payload=encoded)
                 while (outcome := exchange.take(receive_frame(connection, deadline))) is None:
                     pass
             except TimeoutError:
@@ -201,12 +207,15 @@ class DecoderChild:
 class _Exchange:
     """The answers for one image, put together and mistrusted."""
 
-    def __init__(self, image_path: str, shape: tuple[int, ...] | None) -> None:
+    def __init__(
+        self, image_path: str, shape: tuple[int, ...] | None, known_hashes: Collection[str]
+    ) -> None:
         self._image_path = image_path
+        self._known_hashes = known_hashes
         self._shape = shape
         self.stamp: FileStamp | None = None  # Once the child has opened the file.
 
-    def take(self, frame: Frame) -> DecodedImage | ImageFailure | None:
+    def take(self, frame: Frame) -> DecodedImage | KnownImage | ImageFailure | None:
         """Return the outcome when this frame brings it. Raises WireError, ModelError."""
         try:
             if frame.kind is FrameKind.OPENED:
@@ -214,6 +223,8 @@ class _Exchange:
                 return None
             if frame.kind is FrameKind.DECODED:
                 return self._decoded(frame)
+            if frame.kind is FrameKind.KNOWN:
+                return self._known(frame.meta)
             if frame.kind is FrameKind.FAILED:
                 stamp = self.stamp if frame.meta["keeps_stamp"] else None
                 detail = _text(frame.meta["detail"])
@@ -229,6 +240,11 @@ class _Exchange:
     def failure(self, reason: FailureReason, detail: str) -> ImageFailure:
         """Return a failure of the file that the child had open."""
         return ImageFailure(self._image_path, reason, detail, self.stamp)
+
+    def _known(self, meta: dict[str, Any]) -> KnownImage:
+        if meta["content_hash"] not in self._known_hashes:
+            raise WireError("a content hash that was not asked for")
+        return KnownImage(self._image_path, meta["content_hash"], _stamp_of(meta))
 
     def _decoded(self, frame: Frame) -> DecodedImage:
         meta = frame.meta

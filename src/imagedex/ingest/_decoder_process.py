@@ -62,8 +62,10 @@ def main() -> None:
         _confine(setup.limits)
         send_frame(connection, FrameKind.READY)
         worker = _Worker(connection, setup.roots, setup.limits, preprocess)
-        while worker.serve(receive_frame(connection).payload.decode()):
-            pass
+        while True:
+            frame = receive_frame(connection)
+            if not worker.serve(frame.payload.decode(), frozenset(frame.meta.get("known", ()))):
+                return
     except (PeerGone, OSError):
         return  # The parent is gone or has closed this process; there is nobody to tell.
 
@@ -102,17 +104,17 @@ class _Worker:
     limits: DecodeLimits
     preprocess: Preprocess
 
-    def serve(self, image_path: str) -> bool:
+    def serve(self, image_path: str, known_hashes: frozenset[str]) -> bool:
         """Answer for one image; return whether this process is fit for another."""
         signal.setitimer(
             signal.ITIMER_REAL, self.limits.timeout_seconds * 1.5 + _ALARM_MARGIN_SECONDS
         )
         try:
-            return self._answer(image_path)
+            return self._answer(image_path, known_hashes)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
-    def _answer(self, image_path: str) -> bool:
+    def _answer(self, image_path: str, known_hashes: frozenset[str]) -> bool:
         try:
             file = read_image(
                 self.roots,
@@ -126,8 +128,13 @@ class _Worker:
         except MemoryError:
             self._tell_failed(self._out_of_memory(), keeps_stamp=True)
             return False
+        content_hash = hashlib.sha256(file.data).hexdigest()
+        if content_hash in known_hashes:
+            stamp = {"size": file.stamp.size, "mtime_ns": file.stamp.mtime_ns}
+            send_frame(self.connection, FrameKind.KNOWN, {"content_hash": content_hash, **stamp})
+            return True
         try:
-            facts, pixels = self._decode(file)
+            facts, pixels = self._decode(file, content_hash)
         except UnusableImage as unusable:
             self._tell_failed(unusable, keeps_stamp=True)
         except MemoryError:
@@ -141,7 +148,7 @@ class _Worker:
             send_frame(self.connection, FrameKind.DECODED, facts, pixels.reshape(-1).data)
         return True
 
-    def _decode(self, file: FileBytes) -> tuple[dict[str, Any], PixelArray]:
+    def _decode(self, file: FileBytes, content_hash: str) -> tuple[dict[str, Any], PixelArray]:
         picture = decode_picture(
             file.data, max_pixels=self.limits.max_pixels, enough_size=self._enough_size
         )
@@ -152,7 +159,7 @@ class _Worker:
             kind = pixels.dtype if isinstance(pixels, np.ndarray) else type(pixels).__name__
             raise _PreprocessUnfit(f"{self.preprocess!r} returned {kind}, not an array of uint8.")
         facts = {
-            "content_hash": hashlib.sha256(file.data).hexdigest(),
+            "content_hash": content_hash,
             "size": file.stamp.size,
             "mtime_ns": file.stamp.mtime_ns,
             "width": picture.width,

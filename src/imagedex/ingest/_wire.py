@@ -30,13 +30,14 @@ class FrameKind(IntEnum):
 
     # To the child:
     SETUP = 1  # payload: pickled ChildSetup.
-    DECODE = 2  # payload: the path.
+    DECODE = 2  # payload: the path; meta: the hashes that are known for it.
     # To the parent:
     READY = 3  # The child can take work.
     OPENED = 4  # meta: size and mtime_ns of the file that it is about to read.
     DECODED = 5  # meta: facts, shape; payload: the pixels.
     FAILED = 6  # meta: reason, detail, whether the stamp holds.
     BROKEN = 7  # meta: text. The child is of no use, whatever the image.
+    KNOWN = 8  # meta: content_hash, size and mtime_ns of a file whose content is known.
 
 
 @dataclass(frozen=True, slots=True)

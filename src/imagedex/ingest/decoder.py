@@ -5,17 +5,21 @@ from __future__ import annotations
 import pickle
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from queue import LifoQueue
+from typing import TypeAlias, cast
 
 from imagedex.core.errors import EngineError, ModelError
 from imagedex.core.images import ImageFailure
 from imagedex.embedding.interfaces import Preprocess
 from imagedex.ingest._decoder_child import DecoderChild
 from imagedex.ingest._wire import ChildSetup
-from imagedex.ingest.interfaces import DecodedImage, DecodeLimits
+from imagedex.ingest.interfaces import DecodedImage, DecodeLimits, KnownImage
 from imagedex.ingest.roots import ImageRoots
+
+_Outcome: TypeAlias = DecodedImage | KnownImage | ImageFailure
+_Request: TypeAlias = tuple[str, Collection[str]]  # A path, and the hashes known for it.
 
 _EXTRA_LOOK_AHEAD = 4
 """So that one slow image does not leave the other processes without work at once."""
@@ -72,23 +76,33 @@ class ProcessImageDecoder:
         self, image_paths: Iterable[str]
     ) -> Generator[DecodedImage | ImageFailure, None, None]:
         """Yield exactly one outcome for each path, in the order given (see ImageDecoder)."""
-        paths = iter(image_paths)
-        pending: deque[Future[DecodedImage | ImageFailure]] = deque()
+        # Where no hash is known no image is.
+        return cast(
+            "Generator[DecodedImage | ImageFailure, None, None]",
+            self.decode_unknown(image_paths, {}),
+        )
+
+    def decode_unknown(
+        self, image_paths: Iterable[str], known_hashes: Mapping[str, Collection[str]]
+    ) -> Generator[_Outcome, None, None]:
+        """Yield one outcome for each path; what has a known hash is not decoded."""
+        requests = ((path, known_hashes.get(path, ())) for path in image_paths)
+        pending: deque[Future[_Outcome]] = deque()
         # Here and not with the first outcome, which is asked for when a model has been loaded.
         try:
-            self._fill(pending, paths)
+            self._fill(pending, requests)
         except BaseException:
             _cancel(pending)
             raise
-        return self._outcomes(pending, paths)
+        return self._outcomes(pending, requests)
 
     def _outcomes(
-        self, pending: deque[Future[DecodedImage | ImageFailure]], paths: Iterator[str]
-    ) -> Generator[DecodedImage | ImageFailure, None, None]:
+        self, pending: deque[Future[_Outcome]], requests: Iterator[_Request]
+    ) -> Generator[_Outcome, None, None]:
         try:
             while pending:
                 outcome = pending.popleft().result()
-                self._fill(pending, paths)
+                self._fill(pending, requests)
                 yield outcome
         except CancelledError as error:
             raise EngineError("The decoder was closed while it was in use.") from error
@@ -104,26 +118,24 @@ class ProcessImageDecoder:
             for child in self._children:
                 child.end()
 
-    def _fill(
-        self, pending: deque[Future[DecodedImage | ImageFailure]], paths: Iterator[str]
-    ) -> None:
+    def _fill(self, pending: deque[Future[_Outcome]], requests: Iterator[_Request]) -> None:
         while len(pending) < self._look_ahead:
-            path = next(paths, None)
-            if path is None:
+            request = next(requests, None)
+            if request is None:
                 return
             try:
-                pending.append(self._threads.submit(self._decode_one, path))
+                pending.append(self._threads.submit(self._decode_one, *request))
             except RuntimeError as error:  # The executor takes nothing more.
                 raise EngineError("The decoder was closed; make a new one.") from error
 
-    def _decode_one(self, image_path: str) -> DecodedImage | ImageFailure:
+    def _decode_one(self, image_path: str, known_hashes: Collection[str]) -> _Outcome:
         child = self._idle.get()  # There are as many children as threads: never waits.
         try:
-            return child.decode(image_path)
+            return child.decode(image_path, known_hashes)
         finally:
             self._idle.put(child)
 
 
-def _cancel(futures: Iterable[Future[DecodedImage | ImageFailure]]) -> None:
+def _cancel(futures: Iterable[Future[_Outcome]]) -> None:
     for future in futures:
         future.cancel()

@@ -29,7 +29,7 @@ _KINDS = {
     stat.S_IFSOCK: "a socket",
 }
 
-_MAX_MTIME_NS = 2**63 - 1
+MAX_MTIME_NS = 2**63 - 1
 """In the year 2262: as late as a database's integer can tell. Some file systems tell later."""
 
 
@@ -62,7 +62,8 @@ class OpenedFile(Opened):
 
 def stamp_of(status: os.stat_result) -> FileStamp:
     """Return the size and mtime of a status, in numbers that every database can hold."""
-    return FileStamp(status.st_size, min(status.st_mtime_ns, _MAX_MTIME_NS))
+    mtime_ns = status.st_mtime_ns
+    return FileStamp(status.st_size, min(MAX_MTIME_NS, mtime_ns))
 
 
 def open_regular_file(path: str) -> OpenedFile:

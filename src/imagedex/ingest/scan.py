@@ -1,20 +1,26 @@
 """Finding the image files below a directory."""
 
 # Image paths are strings here, as scandir and the kernel give them.
-# ruff: noqa: PTH118, PTH119
+# ruff: noqa: PTH119
 
 from __future__ import annotations
 
 import os
 import stat
 from collections.abc import Iterator
+from operator import attrgetter
 
 from imagedex.core.errors import InvalidRequest
 from imagedex.core.images import FailureReason, ImageFailure
+from imagedex.ingest.ignoring import IgnoreRules
 from imagedex.ingest.interfaces import ScannedFile
-from imagedex.ingest.opening import look_through_link, refusal, stamp_of
+from imagedex.ingest.opening import MAX_MTIME_NS, look_through_link, refusal
 from imagedex.ingest.roots import ImageRoots
 from imagedex.ingest.unusable import UnusableImage, printable_path
+
+NOTHING_IGNORED = IgnoreRules()
+
+_name_of = attrgetter("name")
 
 IMAGE_EXTENSIONS = frozenset(
     "avif bmp dib gif heic heif jfif jpe jpeg jpg png tif tiff webp".split()
@@ -41,8 +47,13 @@ begin with a dot (``.Trash-1000``, ``.snapshot``, ``.thumbnails``) are left out 
 def has_image_name(name: str) -> bool:
     """Say whether a scan would take a file of this name, or path, for an image."""
     name = os.path.basename(name)
-    _, dot, extension = name.rpartition(".")
-    return bool(dot) and not name.startswith(".") and extension.lower() in IMAGE_EXTENSIONS
+    return not name.startswith(".") and _has_image_ending(name)
+
+
+def _has_image_ending(name: str) -> bool:
+    extension = name[name.rfind(".") + 1 :]
+    # A name without a dot is not its own extension.
+    return len(extension) < len(name) and extension.lower() in IMAGE_EXTENSIONS
 
 
 def require_directory(directory: str) -> None:
@@ -66,14 +77,16 @@ def require_directory(directory: str) -> None:
         ) from error
 
 
-def scan(roots: ImageRoots, directory: str) -> Iterator[ScannedFile | ImageFailure]:
+def scan(
+    roots: ImageRoots, directory: str, *, ignore: IgnoreRules = NOTHING_IGNORED
+) -> Iterator[ScannedFile | ImageFailure]:
     """Yield the files below a checked directory that may be images, while walking it.
 
     Raises InvalidRequest at once when the directory cannot be listed. The order depends on
     the names alone: the files of a directory by name, then its subdirectories by name. Names
-    that begin with a dot and SYSTEM_DIRECTORIES are passed over. A link to a file counts as
-    a file when it ends below an image root; a link to a directory is not entered, so there
-    are no loops, and what it leads to is scanned where it lies. A link that appears during
+    that begin with a dot, SYSTEM_DIRECTORIES and what ``ignore`` says are passed over. A link to a
+    file counts as a file when it ends below an image root; a link to a directory is not entered,
+    so there are no loops, and what it leads to is scanned where it lies. A link that appears during
     the scan does not lead it out of the roots. One directory is open at a time, from its
     first outcome to its last.
 
@@ -82,73 +95,86 @@ def scan(roots: ImageRoots, directory: str) -> Iterator[ScannedFile | ImageFailu
     not UTF-8 stands in its failure with its odd bytes written as ``\\xff``.
     """
     require_directory(directory)
-    return _walk(roots, directory)
+    return _Walk(roots, directory, ignore).outcomes()
 
 
-def _walk(roots: ImageRoots, top: str) -> Iterator[ScannedFile | ImageFailure]:
-    waiting = [top]  # A stack, since directories can be nested deeper than Python's calls.
-    while waiting:
-        directory = waiting.pop()
-        try:
-            # Somebody may have put a link in its place since its parent was listed.
-            opened = roots.open_directory(directory, is_link_allowed=directory == top)
-        except UnusableImage as unusable:
-            yield unusable.failure(directory)
-            continue
-        subdirectories: list[str] = []
-        # Open until its last file is looked at: by then its path could lead elsewhere.
-        with opened:
-            yield from _list(roots, directory, opened.descriptor, subdirectories)
-        waiting.extend(reversed(subdirectories))
+class _Walk:
+    """One pass over all that lies below a directory."""
 
+    def __init__(self, roots: ImageRoots, top: str, ignore: IgnoreRules) -> None:
+        self._roots = roots
+        self._top = top
+        self._ignore = ignore
+        self._root_length = len(roots.root_of(top).rstrip("/")) + 1 if ignore else 0
 
-def _list(
-    roots: ImageRoots, directory: str, descriptor: int, subdirectories: list[str]
-) -> Iterator[ScannedFile | ImageFailure]:
-    """Yield the files of an open directory, and add its directories to ``subdirectories``."""
-    try:
-        # Listed whole before anything is yielded, since it is to be sorted.
-        with os.scandir(descriptor) as listing:
-            entries = sorted(listing, key=lambda entry: entry.name)
-    except OSError as error:
-        yield refusal(error).failure(directory)
-        return
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        path = os.path.join(directory, entry.name)
-        if _is_directory(entry):
-            if entry.name in SYSTEM_DIRECTORIES:
+    def outcomes(self) -> Iterator[ScannedFile | ImageFailure]:
+        """Yield what is found, one directory after the other."""
+        waiting = [
+            self._top
+        ]  # A stack, since directories can be nested deeper than Python's calls.
+        while waiting:
+            directory = waiting.pop()
+            try:
+                # Somebody may have put a link in its place since its parent was listed.
+                opened = self._roots.open_directory(
+                    directory, is_link_allowed=directory == self._top
+                )
+            except UnusableImage as unusable:
+                yield unusable.failure(directory)
                 continue
-            if _is_utf8(path):
-                subdirectories.append(path)
-            else:
-                yield _misnamed(path, "Nothing in this directory can be indexed")
-        elif has_image_name(entry.name):
-            found = _look_at(roots, path, entry)
-            if found is not None:
-                yield found
+            subdirectories: list[str] = []
+            # Open until its last file is looked at: by then its path could lead elsewhere.
+            with opened:
+                yield from self._list(directory, opened.descriptor, subdirectories)
+            waiting.extend(reversed(subdirectories))
+
+    def _list(
+        self, directory: str, descriptor: int, subdirectories: list[str]
+    ) -> Iterator[ScannedFile | ImageFailure]:
+        """Yield the files of an open directory, and add its directories to ``subdirectories``.
+
+        A tree may have a million files, most of them unchanged, so this asks the cheapest
+        questions first and calls little.
+        """
+        try:
+            # Listed whole before anything is yielded, since it is to be sorted.
+            with os.scandir(descriptor) as listing:
+                entries = sorted(listing, key=_name_of)
+        except OSError as error:
+            yield refusal(error).failure(directory)
+            return
+        prefix = directory if directory.endswith("/") else directory + "/"
+        is_choosy = bool(self._ignore)
+        for entry in entries:
+            name = entry.name
+            if name[0] == ".":
+                continue
+            path = prefix + name
+            if is_choosy and self._ignore.passes_over(name, path[self._root_length :]):
+                continue
+            if _is_directory(entry):
+                if name in SYSTEM_DIRECTORIES:
+                    continue
+                if _is_utf8(path):
+                    subdirectories.append(path)
+                else:
+                    yield _misnamed(path, "Nothing in this directory can be indexed")
+            elif _has_image_ending(name):
+                found = _look_at(self._roots, path, entry)
+                if found is not None:
+                    yield found
 
 
 def _look_at(
     roots: ImageRoots, path: str, entry: os.DirEntry[str]
 ) -> ScannedFile | ImageFailure | None:
     """Return what an entry with an image's name is; None for what is no file of its own."""
-    if not _is_utf8(path):
+    if not path.isascii() and not _is_utf8(path):
         return _misnamed(path, "The file cannot be indexed")
     try:
         if entry.is_symlink():
-            # By name first, so that nobody learns what there is outside the roots.
-            real_path = os.path.realpath(path)
-            if roots.holds_real_path(real_path):
-                real_path, status = look_through_link(path)
-            if not roots.holds_real_path(real_path):
-                detail = f"The link leads to {real_path!r}, which lies outside every image root."
-                return ImageFailure(path, FailureReason.OUTSIDE_ROOTS, detail)
-            if stat.S_ISDIR(status.st_mode):
-                return None
-        else:
-            status = entry.stat(follow_symlinks=False)
+            return _look_through(roots, path)
+        return _taken(path, entry.stat(follow_symlinks=False))
     except FileNotFoundError:
         if not entry.is_symlink():
             return None  # Deleted since the directory was listed.
@@ -157,11 +183,27 @@ def _look_at(
         )
     except OSError as error:
         return refusal(error).failure(path)
-    if not stat.S_ISREG(status.st_mode):
-        return ImageFailure(
-            path, FailureReason.NOT_A_FILE, "This is a device, FIFO or socket, not a file."
-        )
-    return ScannedFile(path, stamp_of(status))
+
+
+def _look_through(roots: ImageRoots, path: str) -> ScannedFile | ImageFailure | None:
+    """Return what a link leads to. Raises OSError."""
+    # By name first, so that nobody learns what there is outside the roots.
+    real_path = os.path.realpath(path)
+    if roots.holds_real_path(real_path):
+        real_path, status = look_through_link(path)
+    if not roots.holds_real_path(real_path):
+        detail = f"The link leads to {real_path!r}, which lies outside every image root."
+        return ImageFailure(path, FailureReason.OUTSIDE_ROOTS, detail)
+    return None if stat.S_ISDIR(status.st_mode) else _taken(path, status)
+
+
+def _taken(path: str, status: os.stat_result) -> ScannedFile | ImageFailure:
+    if stat.S_ISREG(status.st_mode):
+        mtime_ns = status.st_mtime_ns
+        return ScannedFile(path, status.st_size, min(MAX_MTIME_NS, mtime_ns))
+    return ImageFailure(
+        path, FailureReason.NOT_A_FILE, "This is a device, FIFO or socket, not a file."
+    )
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:

@@ -14,9 +14,10 @@ from imagedex.jobs.records import (
     Lease,
     PlannedChunk,
     Priority,
+    ScanFindings,
     WorkerShare,
 )
-from imagedex.jobs.run import JobCancelled, JobRun, JobYielded
+from imagedex.jobs.run import JobCancelled, JobPaused, JobRun, JobYielded
 from imagedex.jobs.runner import Handler, JobRunner
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "JobCancelled",
     "JobFailure",
     "JobKind",
+    "JobPaused",
     "JobRun",
     "JobRunner",
     "JobStatus",
@@ -40,6 +42,7 @@ __all__ = [
     "Page",
     "PlannedChunk",
     "Priority",
+    "ScanFindings",
     "SqlJobStore",
     "WorkerShare",
 ]

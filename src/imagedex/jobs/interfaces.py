@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from imagedex.core.images import ImageFailure
+from imagedex.core.images import FailureReason, ImageFailure
 from imagedex.database import Transaction
 from imagedex.jobs.records import (
     Chunk,
@@ -19,6 +19,7 @@ from imagedex.jobs.records import (
     Lease,
     PlannedChunk,
     Priority,
+    ScanFindings,
     WorkerShare,
 )
 
@@ -97,6 +98,17 @@ class JobStore(Protocol):
 
     def get_with_shares(self, job_id: str) -> tuple[Job, list[WorkerShare]]:
         """Return a job and what each worker did for it so far. Raises NotFound."""
+        ...
+
+    def findings(self, job_id: str) -> ScanFindings | None:
+        """Return what a job's scan found; None before that, and for a job that does not scan."""
+        ...
+
+    def answer_removals(self, job_id: str, *, is_allowed: bool) -> Job:
+        """Let a paused job go on, with or without the removals that it asked about.
+
+        Raises NotFound, and Conflict for a job that asked nothing.
+        """
         ...
 
     def list_jobs(self, *, status: JobStatus | None, limit: int, cursor: str | None) -> Page[Job]:
@@ -205,6 +217,26 @@ class JobStore(Protocol):
         ``settled_images`` need no worker (unchanged, gone, or failed while planning);
         ``failures`` are those that failed while planning. Chunks that remove begin as
         embedded, since only their commit is left to do.
+        """
+        ...
+
+    def record_findings(self, lease: Lease, found: ScanFindings) -> None:
+        """Store what the job's scan found, in place of what was stored. Raises LeaseLost."""
+        ...
+
+    def add_removals(self, lease: Lease, chunks: Iterable[PlannedChunk]) -> None:
+        """Add chunks that remove to a job that has its plan. They begin as embedded.
+
+        Their images are none of those that the job counts. Raises LeaseLost.
+        """
+        ...
+
+    def retry_failures(
+        self, lease: Lease, reasons: Collection[FailureReason], *, below_attempts: int
+    ) -> int:
+        """Plan anew the job's images that failed for one of these reasons, and return how many.
+
+        Only those that were tried less than ``below_attempts`` times. Raises LeaseLost.
         """
         ...
 

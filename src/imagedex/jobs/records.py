@@ -119,6 +119,22 @@ class ChunkDone:
     worker_id: str
     host: str
     seconds: float  # The worker's own time.
+    reused: int = 0  # Of the indexed ones: those whose vector was known by their content.
+
+
+@dataclass(frozen=True, slots=True)
+class ScanFindings:
+    """What a scan found, in numbers of images, and what was answered about removals."""
+
+    added: int = 0  # Not known before.
+    changed: int = 0  # Of another size or mtime than before, or failed and tried again.
+    unchanged: int = 0
+    unsettled: int = 0  # Still being written: left for the next scan.
+    missing: int = 0  # Known, and not found any more; removed when their time of grace is over.
+    moved: int = 0  # Missing ones that left the index, since their content is indexed elsewhere.
+    removed: int = 0  # Missing ones that left the index.
+    removals_asked: int | None = None  # While the job is paused: how many are to be allowed.
+    removals_allowed: int | None = None  # None while nobody has answered, 0 after a refusal.
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,18 @@ class JobCancelled(Exception):
 class JobYielded(Exception):
     """The job is to go on later, from its checkpoint; let it pass through the handler."""
 
+    def __init__(self, reason: str, *, delay_seconds: float = 0.0) -> None:
+        super().__init__(reason)
+        self.delay_seconds = delay_seconds  # Other jobs of the index may run meanwhile.
+
+
+class JobPaused(Exception):
+    """The job waits for an answer; let it pass through the handler."""
+
+    def __init__(self, reason: str, *, removals: int) -> None:
+        super().__init__(reason)
+        self.removals = removals  # Images whose removal is to be allowed or refused.
+
 
 class JobRun:
     """The right to run a job, for as long as ``checkpoint`` raises nothing.

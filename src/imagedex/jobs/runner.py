@@ -11,7 +11,7 @@ import structlog
 from imagedex.core.errors import ImagedexError, LeaseLost, StorageError, Unavailable
 from imagedex.jobs.interfaces import JobStore
 from imagedex.jobs.records import JobKind, JobStatus, Lease
-from imagedex.jobs.run import JobCancelled, JobRun, JobYielded
+from imagedex.jobs.run import JobCancelled, JobPaused, JobRun, JobYielded
 
 Handler = Callable[[JobRun], None]
 """Does a job. It returns when the job is complete; it may be run again from any checkpoint."""
@@ -31,11 +31,11 @@ class JobRunner:
 
     What a handler does becomes the job's status: it returns, and the job is completed; it raises
     JobCancelled or JobYielded (from ``JobRun.checkpoint``), and the job is cancelled or goes
-    back into the line; a retryable error, or one that nobody foresaw, runs it again
-    after 2, 4, 8 and 16 seconds, and fails it the fifth time without progress; when storage
-    fails or something is unavailable, it is tried again after at most 60 seconds and fails the
-    twentieth time; any other ImagedexError fails it. After LeaseLost nothing is written: the job
-    is another's.
+    back into the line; JobPaused, and it waits for an answer; a retryable error, or one that
+    nobody foresaw, runs it again after 2, 4, 8 and 16 seconds, and fails it the fifth time
+    without progress; when storage fails or something is unavailable, it is tried again after at
+    most 60 seconds and fails the twentieth time; any other ImagedexError fails it. After LeaseLost
+    nothing is written: the job is another's.
     """
 
     def __init__(
@@ -151,8 +151,12 @@ class JobRunner:
             raise
         except JobCancelled:
             self._finish(run, JobStatus.CANCELLED, None)
+        except JobPaused as reason:
+            self._finish(run, JobStatus.PAUSED, str(reason))
         except JobYielded as reason:
-            self._store.requeue(run.lease, error=None, delay_seconds=0.0, count_attempt=False)
+            self._store.requeue(
+                run.lease, error=None, delay_seconds=reason.delay_seconds, count_attempt=False
+            )
             _log.info("job_yielded", job_id=run.lease.job.job_id, reason=str(reason))
         except ImagedexError as error:
             if error.retryable:
@@ -189,7 +193,7 @@ class JobRunner:
 
     def _finish(self, run: JobRun, status: JobStatus, error: str | None) -> None:
         job = self._store.finish(run.lease, status, error)
-        if job.status.is_final:
+        if job.status.is_final or job.status is JobStatus.PAUSED:
             _log.info("job_ended", job_id=job.job_id, status=job.status.value, error=error)
         else:
             _log.info(

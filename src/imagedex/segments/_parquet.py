@@ -26,7 +26,7 @@ from imagedex.segments.records import Part
 VERSION = "1"
 
 _METADATA_PREFIX = "imagedex."
-_ROWS_PER_GROUP = 32_768
+_ROWS_PER_GROUP = 4_096  # A group is read whole for the sake of one of its rows.
 _ROWS_PER_BATCH = 8_192
 _SAMPLED_GROUPS = 8
 _FACT_FIELDS = (
@@ -172,6 +172,7 @@ def read_blocks(path: Path) -> Iterator[tuple[list[ImageFacts], NDArray[np.float
 
 
 def _facts_of(batch: Any) -> Iterator[ImageFacts]:
+    """Yield the facts in a table or record batch."""
     columns = (batch.column(name).to_pylist() for name in _FACT_NAMES)
     for image_path, content_hash, size, mtime_ns, width, height, kind in zip(*columns, strict=True):
         yield ImageFacts(
@@ -207,6 +208,31 @@ def sample_vectors(path: Path, count: int) -> tuple[NDArray[np.int64], NDArray[n
             all_rows.append(places + int(starts[group]))
             all_vectors.append(images.vectors()[places])
         return np.concatenate(all_rows), np.concatenate(all_vectors)
+
+
+def read_rows(path: Path, rows: Sequence[int]) -> Part:
+    """Return some rows, in the order of ``rows``, reading only the row groups that hold them.
+
+    Raises CorruptIndex, also for a row that the file does not have, and StorageError.
+    """
+    with _reading(path), _image_file(path) as file:
+        counts = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
+        ends = np.cumsum(np.array(counts, dtype=np.int64))
+        wanted = np.array(rows, dtype=np.int64)
+        groups = np.searchsorted(ends, wanted, side="right")
+        if len(wanted) and (wanted.min() < 0 or groups.max() == len(ends)):
+            raise ValueError(f"row {max(rows)} is not among its {file.metadata.num_rows} rows")
+        facts: dict[int, ImageFacts] = {}
+        vectors: dict[int, NDArray[np.float32]] = {}
+        for group in np.unique(groups):
+            table = file.read_row_group(int(group), use_threads=False)
+            inside = wanted[groups == group]
+            taken = table.take(pa.array(inside - (ends[group] - counts[group])))
+            facts.update(zip(inside.tolist(), _facts_of(taken), strict=True))
+            vectors.update(zip(inside.tolist(), ImageTable(taken).vectors(), strict=True))
+        dim = file.schema_arrow.field("vector").type.list_size
+    stacked = np.array([vectors[row] for row in rows], dtype=np.float32).reshape(len(rows), dim)
+    return Part(tuple(facts[row] for row in rows), stacked)
 
 
 def write_tombstones(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from imagedex.core.errors import CorruptIndex
 from imagedex.core.images import ImageFacts, RowLocation
-from imagedex.segments import _parquet
+from imagedex.segments import _parquet, layout
 from imagedex.segments.durable import make_directory, storage_errors
 from imagedex.segments.generation import DirectoryGeneration, open_segment
 from imagedex.segments.interfaces import Commit, IvfPolicy, Merge, OpenGeneration
@@ -67,6 +67,19 @@ class DirectoryIndexFiles:
         return [
             facts.image_path for facts in _parquet.read_facts(part_path(self._index_prefix, name))
         ]
+
+    def read_part_facts(self, name: str) -> list[ImageFacts]:
+        """Return what a part file records of its images, in row order."""
+        return list(_parquet.read_facts(part_path(self._index_prefix, name)))
+
+    def read_rows(self, name: str, rows: Sequence[int]) -> Part:
+        """Return some rows of a part file or of a segment's Parquet file, in the order given.
+
+        Raises ValueError for a name of another kind, CorruptIndex, StorageError.
+        """
+        if layout.number_of_segment(name) is None or not name.endswith(".parquet"):
+            return _parquet.read_rows(part_path(self._index_prefix, name), rows)
+        return _parquet.read_rows(self._index_prefix / name, rows)
 
     def commit(self, commit: Commit) -> Manifest:
         """Publish a new generation and return its manifest; see ``IndexFiles.commit``.

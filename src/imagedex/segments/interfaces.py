@@ -80,6 +80,18 @@ class IndexFiles(Protocol):
         """Return the image paths of a part file, in row order."""
         ...
 
+    def read_part_facts(self, name: str) -> list[ImageFacts]:
+        """Return what a part file records of its images, in row order."""
+        ...
+
+    def read_rows(self, name: str, rows: Sequence[int]) -> Part:
+        """Return some rows of a part file or of a segment's Parquet file, in the order given.
+
+        Costs little more than those rows. Raises CorruptIndex (also when the file, or a row, is
+        not there), StorageError.
+        """
+        ...
+
     def commit(self, commit: Commit) -> Manifest:
         """Publish a new generation and return its manifest.
 

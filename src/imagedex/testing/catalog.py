@@ -283,6 +283,36 @@ class CatalogContract:
         self.publish(index_id, 1, "/a")
         assert catalog.counts(index_id) == CatalogCounts(indexed=1, failed=0)
 
+    def test_contents_are_found_by_size_and_those_of_the_mtime_in_any_crowd(
+        self, catalog: Catalog, index_id: int
+    ) -> None:
+        def store(generation: int, facts: list[ImageFacts]) -> None:
+            rows = [(RowLocation(generation, row), fact) for row, fact in enumerate(facts)]
+            with self._kept_database.transaction() as transaction:
+                catalog.record_generation(
+                    transaction, index_id, generation=generation, indexed=rows
+                )
+
+        def named(number: int, stamp: FileStamp) -> ImageFacts:
+            return ImageFacts(f"/{stamp.size}/{number}", f"{number:064x}", stamp, 8, 8, "PNG")
+
+        store(1, [named(1, FileStamp(10, 1)), named(2, FileStamp(10, 2))])
+        assert {
+            c.content_hash: c.location for c in catalog.contents_like(index_id, FileStamp(10, 9))
+        } == {
+            f"{1:064x}": RowLocation(1, 0),
+            f"{2:064x}": RowLocation(1, 1),
+        }
+        assert catalog.contents_like(index_id, FileStamp(11, 1)) == []
+        assert catalog.contents_like(index_id + 1, FileStamp(10, 1)) == []
+        store(2, [named(number, FileStamp(20, number)) for number in range(500)])
+        like = catalog.contents_like(index_id, FileStamp(20, 499))
+        assert RowLocation(2, 499) in [content.location for content in like]
+        assert len(like) < 200
+        # A failed one's size is not that of the content which is indexed.
+        self.fail(index_id, make_failure("/10/1", stamp=FileStamp(30, 3)))
+        assert catalog.contents_like(index_id, FileStamp(30, 3)) == []
+
     def test_what_is_rolled_back_was_never_there(self, catalog: Catalog, index_id: int) -> None:
         self.publish(index_id, 1, "/a")
         with pytest.raises(ZeroDivisionError):

@@ -15,7 +15,7 @@ from imagedex.core.ids import new_job_id
 from imagedex.indexing.interfaces import IndexStats, JobReport, WorkerReport
 from imagedex.indexing.locations import IndexLocations
 from imagedex.jobs.interfaces import IdempotencyKey, ItemT, Page
-from imagedex.jobs.records import Job, JobFailure, JobKind, JobStatus, Priority
+from imagedex.jobs.records import Job, JobFailure, JobKind, JobStatus, Priority, ScanFindings
 from imagedex.settings import Settings
 
 
@@ -29,6 +29,7 @@ class InMemoryIndexing:
         self.locations = IndexLocations(settings.effective_index_prefix, settings.index_roots)
         self.failures_of: dict[str, tuple[JobFailure, ...]] = {}
         self.workers: tuple[WorkerReport, ...] = ()
+        self.findings: ScanFindings | None = None
         self.index_stats = IndexStats(
             model_name="bundled",
             embedding_dim=384,
@@ -93,7 +94,9 @@ class InMemoryIndexing:
         return self._submit(JobKind.REBUILD, request, priority, idempotency, images=0)
 
     def status(self, job_id: str) -> JobReport:
-        return JobReport(self._get(job_id), self.workers, estimated_completion=None)
+        return JobReport(
+            self._get(job_id), self.workers, estimated_completion=None, findings=self.findings
+        )
 
     def list_jobs(self, *, status: JobStatus | None, limit: int, cursor: str | None) -> Page[Job]:
         jobs = [job for job in self._jobs.values() if status in (None, job.status)]
@@ -115,6 +118,13 @@ class InMemoryIndexing:
         job = self._get(job_id)
         if not job.status.is_final:
             raise Conflict(f"Job {job_id!r} is {job.status.value}; wait for its end.")
+        self.put(replace(job, status=JobStatus.QUEUED))
+        return self._get(job_id)
+
+    def answer_removals(self, job_id: str, *, is_allowed: bool) -> Job:
+        job = self._get(job_id)
+        if job.status is not JobStatus.PAUSED:
+            raise Conflict(f"Job {job_id!r} is {job.status.value} and asks nothing.")
         self.put(replace(job, status=JobStatus.QUEUED))
         return self._get(job_id)
 

@@ -26,6 +26,7 @@ from imagedex.jobs import (
     NewJob,
     PlannedChunk,
     Priority,
+    ScanFindings,
 )
 
 
@@ -117,6 +118,72 @@ class JobStoreContract:
         """Return total, processed and failed images."""
         job = self._store.get(job_id)
         return job.total_images, job.processed_images, job.failed_images
+
+    # What a scan found, and what is answered about removals.
+
+    def test_findings_are_kept_and_forgotten_with_the_plan(
+        self, job_store: JobStore, index_id: int
+    ) -> None:
+        job = job_store.submit(make_new_job(index_id))
+        lease = self.lease()
+        assert job_store.findings(job.job_id) is None
+        job_store.record_findings(lease, ScanFindings(added=3, missing=1))
+        job_store.record_findings(lease, ScanFindings(added=3, missing=1, removed=1))
+        assert job_store.findings(job.job_id) == ScanFindings(added=3, missing=1, removed=1)
+        job_store.submit(make_new_job(index_id))  # It came again, so it runs once more.
+        job_store.finish(lease, JobStatus.COMPLETED, None)
+        assert job_store.findings(job.job_id) is None
+        with pytest.raises(LeaseLost):
+            job_store.record_findings(lease, ScanFindings())
+
+    @pytest.mark.parametrize(("is_allowed", "allowed"), [(True, 7), (False, 0)])
+    def test_a_job_that_asks_goes_on_with_the_answer(
+        self, job_store: JobStore, index_id: int, is_allowed: bool, allowed: int
+    ) -> None:
+        job = job_store.submit(make_new_job(index_id))
+        lease = self.lease()
+        with pytest.raises(Conflict):
+            job_store.answer_removals(job.job_id, is_allowed=is_allowed)
+        job_store.record_findings(lease, ScanFindings(missing=9, removals_asked=7))
+        job_store.finish(lease, JobStatus.PAUSED, "Seven are gone.")
+        assert job_store.lease_next("b") is None
+        answered = job_store.answer_removals(job.job_id, is_allowed=is_allowed)
+        assert (answered.status, answered.error) == (JobStatus.QUEUED, None)
+        found = job_store.findings(job.job_id)
+        assert found == ScanFindings(missing=9, removals_allowed=allowed)
+        with pytest.raises(Conflict):
+            job_store.answer_removals(job.job_id, is_allowed=is_allowed)
+        assert self.lease("b").job.job_id == job.job_id
+        with pytest.raises(NotFound):
+            job_store.answer_removals("idx_20000101_000000_0000", is_allowed=is_allowed)
+
+    def test_removals_are_added_to_a_plan_and_count_as_no_images(
+        self, job_store: JobStore, index_id: int
+    ) -> None:
+        job = job_store.submit(make_new_job(index_id))
+        lease = self.lease()
+        self.plan(lease, "/a /b")
+        job_store.add_removals(lease, [PlannedChunk(ChunkAction.REMOVE, ("/x", "/y"))])
+        assert self.numbers(job.job_id, ChunkState.PLANNED) == [0]
+        (removal,) = job_store.chunks(job.job_id, ChunkState.EMBEDDED)
+        assert (removal.number, removal.image_paths) == (1, ("/x", "/y"))
+        self.commit(job.job_id, 1)
+        assert self.progress(job.job_id) == (2, 0, 0)
+
+    def test_failures_of_some_reasons_are_planned_again_a_few_times(
+        self, job_store: JobStore, index_id: int
+    ) -> None:
+        job = job_store.submit(make_new_job(index_id))
+        lease = self.lease()
+        self.plan(lease, "/a /b")
+        for number in (0, 1):
+            self.embed(lease, make_done(number, indexed=1, failed="/a"))
+            planned = job_store.retry_failures(lease, [FailureReason.DAMAGED], below_attempts=3)
+            assert planned == 1
+            assert job_store.retry_failures(lease, [FailureReason.EMPTY], below_attempts=3) == 0
+        self.embed(lease, make_done(2, indexed=0, failed="/a"))
+        assert job_store.retry_failures(lease, [FailureReason.DAMAGED], below_attempts=3) == 0
+        assert self.progress(job.job_id) == (2, 2, 1)
 
     # Submission.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from imagedex.core.images import FailureReason
 from imagedex.embedding import EmbeddingModel, PixelArray, Preprocess, VectorArray
 from imagedex.embedding.bundled import BundledModel
 from imagedex.indexing import ChunkTask, WorkerSetup, embed_chunk
+from imagedex.indexing.known_vectors import KnownVector
 from imagedex.ingest import DecodeLimits, ImageRoots
 from imagedex.jobs import ChunkDone
 from imagedex.segments import DirectoryIndexFiles
@@ -53,6 +55,7 @@ class Worker:
         for resource in self.resources.values():
             if hasattr(resource, "close"):
                 resource.close()
+        self.resources.clear()
 
 
 @dataclass(frozen=True)
@@ -183,13 +186,13 @@ def test_a_chunk_that_waits_for_the_model_has_its_first_images_decoded_meanwhile
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(_embed, worker, tmp_path, paths, model)
         _wait_until(lambda: watched.batches, "the first chunk to use the model")
-        second = threads.submit(_embed, worker, tmp_path, [noted], model)
+        second = threads.submit(_embed, worker, tmp_path, [noted, paths[0]], model)
         _wait_until(log.exists, "the second chunk's image to be decoded")
         assert not first.done()
         assert not second.done()
         watched.gate.set()
         assert first.result(LONGEST_WAIT_SECONDS).indexed == 4
-        assert second.result(LONGEST_WAIT_SECONDS).indexed == 0
+        assert second.result(LONGEST_WAIT_SECONDS).indexed == 1
 
 
 def test_the_size_of_batches_is_found_on_the_work_and_never_above_the_bound(
@@ -213,3 +216,30 @@ def test_an_error_of_the_model_lets_the_next_chunk_have_its_turn(
         with pytest.raises(ZeroDivisionError):
             _embed(worker, tmp_path, paths, WatchedModel())
     assert _embed(worker, tmp_path, paths, WatchedModel()).indexed == 3
+
+
+def test_what_cannot_be_taken_from_a_file_is_embedded(
+    worker: Worker, tmp_path: Path, watched: WatchedEncoder
+) -> None:
+    watched.gate.set()
+    paths = draw_pictures(tmp_path / "photos", 4)
+    names = tuple(str(path) for path in paths)
+    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    first = _embed(worker, tmp_path, paths[:2], WatchedModel())
+    assert first.part is not None
+    known = {
+        names[0]: (KnownVector(hashes[0], first.part, 0),),
+        names[1]: (KnownVector(hashes[1], first.part, 0),),  # The row of another content.
+        names[2]: (KnownVector(hashes[2], "segments/00000009-1.parquet", 0),),  # Not there.
+        names[3]: (KnownVector(hashes[3], first.part, 2),),  # There is no such row.
+    }
+    watched.batches.clear()
+    worker.close()
+    setup = WorkerSetup(WatchedModel(), ImageRoots([tmp_path]), DecodeLimits(), batch_images=4)
+    task = ChunkTask(setup, tmp_path / "index", "idx_20250101_000000_0000", 1, 1, names, known)
+    done = embed_chunk(worker, pickle.loads(pickle.dumps(task)))
+    assert (done.indexed, done.reused, done.failures) == (4, 0, ())
+    task = replace(task, number=2, known={names[0]: known[names[0]]})
+    worker.close()
+    done = embed_chunk(worker, pickle.loads(pickle.dumps(task)))
+    assert (done.indexed, done.reused) == (4, 1)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -410,5 +411,39 @@ def test_a_part_file_that_was_lost_is_made_again(tmp_path: Path) -> None:
         controller.runner.start()
         assert controller.wait(job).status is JobStatus.COMPLETED
         assert sorted(controller.find("green")) == [f"{number}.png" for number in range(4)]
+    finally:
+        controller.close()
+
+
+def test_a_notified_file_that_was_being_written_is_read_again(tmp_path: Path) -> None:
+    controller = Controller(tmp_path, settle_seconds=1.0)
+    controller.runner.start()
+    try:
+        whole = Path(controller.paint("whole.png", "red"))
+        growing = controller.photos / "growing.png"
+        growing.write_bytes(whole.read_bytes()[:40])
+        job, _ = controller.indexing.notify([str(growing), str(whole)])
+        while not controller.indexing.failures(job.job_id, limit=1, cursor=None).items:
+            time.sleep(0.01)
+        shutil.copyfile(whole, tmp_path / "complete.png")
+        (tmp_path / "complete.png").rename(growing)
+        job = controller.wait(job)
+        assert (job.status, job.failed_images) == (JobStatus.COMPLETED, 0)
+        assert sorted(controller.find("red")) == ["growing.png", "whole.png"]
+    finally:
+        controller.close()
+
+
+def test_a_notified_file_that_stays_broken_fails_after_three_attempts(tmp_path: Path) -> None:
+    controller = Controller(tmp_path, settle_seconds=0.05)
+    controller.runner.start()
+    try:
+        broken = controller.photos / "broken.png"
+        broken.write_bytes(b"no picture")
+        job, _ = controller.indexing.notify([str(broken)])
+        job = controller.wait(job)
+        assert (job.status, job.processed_images, job.failed_images) == (JobStatus.COMPLETED, 1, 1)
+        (failure,) = controller.indexing.failures(job.job_id, limit=9, cursor=None).items
+        assert (failure.reason, failure.attempts) == ("not_an_image", 3)
     finally:
         controller.close()

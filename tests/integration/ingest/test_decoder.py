@@ -18,7 +18,13 @@ import pytest
 
 from imagedex.core.errors import EngineError, ModelError
 from imagedex.core.images import FailureReason, FileStamp, ImageFailure
-from imagedex.ingest import DecodedImage, DecodeLimits, ImageRoots, ProcessImageDecoder
+from imagedex.ingest import (
+    DecodedImage,
+    DecodeLimits,
+    ImageRoots,
+    KnownImage,
+    ProcessImageDecoder,
+)
 from imagedex.testing.hostile_images import (
     FORMATS,
     encode,
@@ -414,3 +420,21 @@ def test_files_that_fail_cost_no_process(root: Path) -> None:
         decoder.close()
     assert len(at_first) == 1
     assert reasons == [FailureReason.TRUNCATED if n % 3 == 0 else None for n in range(1, 12)]
+
+
+def test_what_is_known_by_its_hash_is_read_and_not_decoded(
+    decoder: ProcessImageDecoder, root: Path
+) -> None:
+    known, changed = root / "known.png", root / "changed.png"
+    known.write_bytes(b"no picture at all")  # Decoding it would fail.
+    changed.write_bytes(encode(quadrants(), "PNG"))
+    content_hash = hashlib.sha256(known.read_bytes()).hexdigest()
+    paths = [str(known), str(changed)]
+    hashes = {path: ["0" * 64, content_hash] for path in paths}
+    first, second = decoder.decode_unknown(paths, hashes)
+    status = known.stat()
+    stamp = FileStamp(status.st_size, status.st_mtime_ns)
+    assert first == KnownImage(str(known), content_hash, stamp)
+    assert isinstance(second, DecodedImage)
+    (empty,) = decoder.decode_unknown([str(root / "none.png")], {str(root / "none.png"): ["0"]})
+    assert isinstance(empty, ImageFailure)

@@ -11,6 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from imagedex.access import Scope
+from imagedex.jobs.records import JobStatus
 from imagedex.testing.application import InMemoryApplication
 from support.api import JOB_ID, ApiClient, Call, gated_calls
 
@@ -100,6 +101,8 @@ def test_call_with_an_admin_key_succeeds(
     application.indexing.index_stats = replace(stats, generation=1)
     if call.template.endswith("/retry"):
         application.indexing.cancel(job.job_id)
+    if call.template.endswith(("/confirm", "/refuse")):
+        application.indexing.put(replace(job, status=JobStatus.PAUSED))
     path = call.path.replace(JOB_ID, job.job_id).replace("{made}", made.key_id)
     answer = client.call(
         call.method, path, key=admin, **({} if call.body is None else {"json": call.body})

@@ -13,7 +13,14 @@ from PIL import Image
 
 from imagedex.core.ids import image_id_of
 from imagedex.indexing.interfaces import IndexStats, WorkerReport
-from imagedex.jobs.records import Job, JobFailure, JobKind, JobStatus, Priority
+from imagedex.jobs.records import (
+    Job,
+    JobFailure,
+    JobKind,
+    JobStatus,
+    Priority,
+    ScanFindings,
+)
 from imagedex.testing.application import InMemoryApplication
 from support.api import ApiClient
 
@@ -113,6 +120,7 @@ def test_status_tells_all_of_a_job(
 ) -> None:
     application.indexing.put(make_job(error="1 of 3 chunks is to be run again"))
     application.indexing.workers = (WorkerReport("local-0", "somewhere", "busy", 2),)
+    application.indexing.findings = ScanFindings(1, 2, 3, 4, 5, 6, 7, removals_asked=8)
     answer = client.call("GET", "/api/v1/index/status/idx_20251114_123456_7f3a", key=admin)
     assert answer.status_code == 200
     assert answer.json() == {
@@ -138,6 +146,15 @@ def test_status_tells_all_of_a_job(
         "finished_at": None,
         "estimated_completion": None,
         "error": "1 of 3 chunks is to be run again",
+        "findings": {
+            "added": 1,
+            "changed": 2,
+            "unchanged": 3,
+            "unsettled": 4,
+            "missing": 5,
+            "moved": 6,
+            "removed": 7,
+        },
     }
 
 

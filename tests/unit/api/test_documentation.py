@@ -71,6 +71,8 @@ def test_operation_ids_are_unique_and_stable(document: dict[str, Any]) -> None:
         "GET /api/v1/index/jobs": "listJobs",
         "POST /api/v1/index/jobs/{job_id}/cancel": "cancelJob",
         "POST /api/v1/index/jobs/{job_id}/retry": "retryJob",
+        "POST /api/v1/index/jobs/{job_id}/confirm": "confirmJob",
+        "POST /api/v1/index/jobs/{job_id}/refuse": "refuseJob",
         "GET /api/v1/index/jobs/{job_id}/failures": "listJobFailures",
         "GET /api/v1/index/stats": "getIndexStats",
         "GET /api/v1/images/{image_id}/thumbnail": "getThumbnail",

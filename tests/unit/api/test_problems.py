@@ -130,6 +130,8 @@ def test_unknown_job_is_404_everywhere(client: ApiClient, admin: str, job_id: st
         ("GET", f"/api/v1/index/status/{job_id}"),
         ("POST", f"/api/v1/index/jobs/{job_id}/cancel"),
         ("POST", f"/api/v1/index/jobs/{job_id}/retry"),
+        ("POST", f"/api/v1/index/jobs/{job_id}/confirm"),
+        ("POST", f"/api/v1/index/jobs/{job_id}/refuse"),
         ("GET", f"/api/v1/index/jobs/{job_id}/failures"),
     ):
         assert_problem(client.call(method, path, key=admin), 404, "not-found")
@@ -149,6 +151,8 @@ def test_ended_job_cannot_be_cancelled_nor_an_active_one_retried(
     job = application.indexing.trigger(str(photos))
     url = f"/api/v1/index/jobs/{job.job_id}"
     assert_problem(client.call("POST", f"{url}/retry", key=admin), 409, "conflict")
+    assert_problem(client.call("POST", f"{url}/confirm", key=admin), 409, "conflict")
+    assert_problem(client.call("POST", f"{url}/refuse", key=admin), 409, "conflict")
     application.indexing.put(replace(job, status=JobStatus.COMPLETED))
     assert_problem(client.call("POST", f"{url}/cancel", key=admin), 409, "conflict")
 

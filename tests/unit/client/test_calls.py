@@ -68,6 +68,17 @@ def test_a_job_can_be_cancelled_and_retried(client: ImagedexClient, tmp_path: Pa
     assert client.retry(job_id).status == "queued"
 
 
+def test_a_paused_job_can_be_confirmed_and_refused(
+    client: ImagedexClient, application: InMemoryApplication, tmp_path: Path
+) -> None:
+    job_id = client.trigger(str(tmp_path)).job_id
+    for answer in (client.confirm, client.refuse):
+        with pytest.raises(RequestConflict):
+            answer(job_id)
+        _move(application, job_id, status=JobStatus.PAUSED)
+        assert answer(job_id).status == "queued"
+
+
 def test_jobs_come_page_by_page(client: ImagedexClient, tmp_path: Path) -> None:
     ids = {client.notify([str(tmp_path / f"{number}.png")]).job_id for number in range(3)}
 

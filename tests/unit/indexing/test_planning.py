@@ -1,5 +1,6 @@
 """What a job has to do, given what the catalog knows."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -8,8 +9,8 @@ import pytest
 from imagedex.catalog import SqlCatalog
 from imagedex.core.images import FailureReason, FileStamp, ImageFacts, ImageFailure, RowLocation
 from imagedex.database import Database
-from imagedex.indexing.planning import Plan, plan_notified, plan_scan
-from imagedex.ingest import ImageRoots, ScannedFile
+from imagedex.indexing.planning import Plan, plan_notified, plan_scan, settle_down
+from imagedex.ingest import ImageRoots, ScannedFile, stamp_of
 from imagedex.jobs import ChunkAction
 
 STAMP = FileStamp(size=100, mtime_ns=1)
@@ -45,7 +46,7 @@ class KnownImages:
             self.catalog.record_failures(transaction, self.index_id, [failure])
 
     def plan(self, scanned: Sequence[ScannedFile | ImageFailure], *, force: bool = False) -> Plan:
-        return plan_scan(scanned, self.catalog, self.index_id, force=force)
+        return plan_scan(scanned, self.catalog, self.index_id, "/p", force=force)
 
 
 @pytest.fixture
@@ -54,26 +55,26 @@ def known(database: Database, tmp_path: Path) -> KnownImages:
 
 
 def test_a_new_file_is_embedded(known: KnownImages) -> None:
-    plan = known.plan([ScannedFile("/p/new.png", STAMP)])
+    plan = known.plan([ScannedFile.of("/p/new.png", STAMP)])
     assert (plan.embed, plan.total_images, plan.settled_images) == (["/p/new.png"], 1, 0)
 
 
 def test_an_unchanged_file_is_settled(known: KnownImages) -> None:
     known.indexed("/p/same.png")
-    plan = known.plan([ScannedFile("/p/same.png", STAMP)])
+    plan = known.plan([ScannedFile.of("/p/same.png", STAMP)])
     assert (plan.embed, plan.total_images, plan.settled_images) == ([], 1, 1)
 
 
 @pytest.mark.parametrize("stamp", [FileStamp(101, 1), FileStamp(100, 2)])
 def test_a_changed_file_is_embedded_again(known: KnownImages, stamp: FileStamp) -> None:
     known.indexed("/p/changed.png")
-    assert known.plan([ScannedFile("/p/changed.png", stamp)]).embed == ["/p/changed.png"]
+    assert known.plan([ScannedFile.of("/p/changed.png", stamp)]).embed == ["/p/changed.png"]
 
 
 def test_force_embeds_unchanged_and_failed_files(known: KnownImages) -> None:
     known.indexed("/p/same.png")
     known.failed("/p/empty.png", FailureReason.EMPTY)
-    scanned = [ScannedFile("/p/same.png", STAMP), ScannedFile("/p/empty.png", STAMP)]
+    scanned = [ScannedFile.of("/p/same.png", STAMP), ScannedFile.of("/p/empty.png", STAMP)]
     assert known.plan(scanned, force=True).embed == ["/p/same.png", "/p/empty.png"]
 
 
@@ -81,7 +82,7 @@ def test_a_failure_that_lies_in_the_bytes_is_reported_but_not_tried_again(
     known: KnownImages,
 ) -> None:
     known.failed("/p/empty.png", FailureReason.EMPTY)
-    plan = known.plan([ScannedFile("/p/empty.png", STAMP)])
+    plan = known.plan([ScannedFile.of("/p/empty.png", STAMP)])
     assert plan.embed == []
     assert plan.settled_images == 1
     assert [(f.image_path, f.reason, f.detail) for f in plan.failures] == [
@@ -91,7 +92,7 @@ def test_a_failure_that_lies_in_the_bytes_is_reported_but_not_tried_again(
 
 def test_a_failure_that_may_pass_is_tried_again(known: KnownImages) -> None:
     known.failed("/p/slow.png", FailureReason.DECODER_TIMEOUT)
-    assert known.plan([ScannedFile("/p/slow.png", STAMP)]).embed == ["/p/slow.png"]
+    assert known.plan([ScannedFile.of("/p/slow.png", STAMP)]).embed == ["/p/slow.png"]
 
 
 def test_a_failure_of_the_scan_is_settled_and_reported(known: KnownImages) -> None:
@@ -100,9 +101,57 @@ def test_a_failure_of_the_scan_is_settled_and_reported(known: KnownImages) -> No
     assert (plan.failures, plan.settled_images, plan.embed) == ([failure], 1, [])
 
 
-def test_a_file_that_a_scan_does_not_find_is_left_in_the_index(known: KnownImages) -> None:
-    known.indexed("/p/gone.png")
-    assert known.plan([]).remove == []
+def test_a_known_file_that_is_not_there_is_missing_and_not_removed_yet(
+    known: KnownImages, tmp_path: Path
+) -> None:
+    known.indexed("/p/gone.png", "/p/here.png", "/pother/gone.png")
+    plan = known.plan([ScannedFile.of("/p/here.png", STAMP)])
+    assert (plan.missing, plan.remove, plan.total_images) == (["/p/gone.png"], [], 1)
+
+
+def test_a_file_that_is_there_is_not_missing_whatever_the_scan_says(
+    known: KnownImages, tmp_path: Path
+) -> None:
+    hidden = tmp_path / ".hidden.png"
+    hidden.touch()
+    known.indexed(str(hidden), str(tmp_path / "gone.png"))
+    plan = plan_scan([], known.catalog, known.index_id, str(tmp_path), force=False)
+    assert plan.missing == [str(tmp_path / "gone.png")]
+
+
+def test_nothing_below_a_directory_that_could_not_be_read_is_missing(known: KnownImages) -> None:
+    known.indexed("/p/dark/a.png", "/p/dark/deep/b.png", "/p/darker/c.png", "/p/dark.png")
+    failure = ImageFailure("/p/dark", FailureReason.UNREADABLE, "Refused.")
+    assert known.plan([failure]).missing == ["/p/dark.png", "/p/darker/c.png"]
+
+
+def test_a_fresh_file_is_unsettled_and_taken_when_it_stayed_the_same(
+    known: KnownImages, tmp_path: Path
+) -> None:
+    for name in ("same.png", "grows.png", "vanishes.png", "old.png"):
+        (tmp_path / name).write_bytes(b"x")
+    os.utime(tmp_path / "old.png", ns=(5, 5))
+    files = [
+        ScannedFile.of(str(path), stamp_of(path.stat())) for path in sorted(tmp_path.glob("*.png"))
+    ]
+    directory = str(tmp_path)
+    plan = plan_scan(
+        files, known.catalog, known.index_id, directory, force=False, settled_before_ns=6
+    )
+    assert plan.embed == [str(tmp_path / "old.png")]
+    assert len(plan.unsettled) == 3
+    (tmp_path / "grows.png").write_bytes(b"xx")
+    (tmp_path / "vanishes.png").unlink()
+    settle_down(plan)
+    assert plan.embed == [str(tmp_path / "old.png"), str(tmp_path / "same.png")]
+    assert (plan.total_images, plan.left_unsettled, plan.failures) == (2, 2, [])
+
+
+def test_new_and_changed_files_are_told_apart(known: KnownImages) -> None:
+    known.indexed("/p/changed.png", "/p/same.png")
+    files = [ScannedFile.of("/p/changed.png", FileStamp(1, 1)), ScannedFile.of("/p/new.png", STAMP)]
+    plan = known.plan([*files, ScannedFile.of("/p/same.png", STAMP)])
+    assert (plan.added, len(plan.embed), plan.unchanged) == (1, 2, 1)
 
 
 def test_chunks_hold_all_work_and_no_more_than_their_size() -> None:

@@ -10,9 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from imagedex.core.errors import InvalidRequest
+from imagedex.core.errors import InvalidRequest, SettingsError
 from imagedex.core.images import FailureReason, FileStamp, ImageFailure
-from imagedex.ingest import ImageRoots, ScannedFile, has_image_name, require_directory, scan
+from imagedex.ingest import (
+    IgnoreRules,
+    ImageRoots,
+    ScannedFile,
+    has_image_name,
+    require_directory,
+    scan,
+)
 from imagedex.ingest.scan import IMAGE_EXTENSIONS, SYSTEM_DIRECTORIES
 from imagedex.testing.hostile_images import write_hostile_files
 
@@ -38,7 +45,7 @@ def names(directory: Path) -> list[str]:
 def test_images_are_found_with_their_stamps(tmp_path: Path) -> None:
     path = write(tmp_path / "a" / "picture.jpg", b"12345")
     assert scan_all(tmp_path) == [
-        ScannedFile(str(path), FileStamp(5, path.stat().st_mtime_ns)),
+        ScannedFile.of(str(path), FileStamp(5, path.stat().st_mtime_ns)),
     ]
 
 
@@ -80,7 +87,9 @@ def test_links_to_files_count_within_the_roots_only(tmp_path: Path) -> None:
     (root / "outside.jpg").symlink_to(foreign)
     found = {Path(item.image_path).name: item for item in scan_all(root)}
     inside, outside = found["inside.jpg"], found["outside.jpg"]
-    assert inside == ScannedFile(str(root / "inside.jpg"), FileStamp(3, target.stat().st_mtime_ns))
+    assert inside == ScannedFile.of(
+        str(root / "inside.jpg"), FileStamp(3, target.stat().st_mtime_ns)
+    )
     assert isinstance(outside, ImageFailure)
     assert outside.reason is FailureReason.OUTSIDE_ROOTS
     both = list(scan(ImageRoots([root, other]), str(root)))
@@ -307,3 +316,30 @@ def test_a_file_from_a_far_future_gets_a_stamp_that_databases_can_hold(tmp_path:
     assert item.stamp.mtime_ns < 2**63
     with ImageRoots([tmp_path]).open_image(str(path)) as opened:
         assert opened.stamp() == item.stamp
+
+
+def test_own_globs_are_passed_over_by_name_or_by_path_below_the_root(tmp_path: Path) -> None:
+    for name in (
+        "a_thumb.jpg", "a.jpg", "private/1.jpg", "private/deep/2.jpg", "x/private/3.jpg",
+        "x/cache/4.jpg", "y/cache.jpg", "cache/5.jpg", "top.jpg", "x/top.jpg", "A_THUMB.jpg",
+    ):  # fmt: skip
+        write(tmp_path / name)
+    rules = IgnoreRules(("*_thumb.jpg", "private/*", "cache/", "/top.jpg"))
+    # Whichever directory of the root is scanned, a path means the same.
+    for start in (tmp_path, tmp_path / "x"):
+        found = scan(ImageRoots([tmp_path]), str(start), ignore=rules)
+        below = [os.path.relpath(item.image_path, tmp_path) for item in found]
+        expected = ["A_THUMB.jpg", "a.jpg", "x/top.jpg", "x/private/3.jpg", "y/cache.jpg"]
+        assert below == [name for name in expected if start == tmp_path or name.startswith("x/")]
+
+
+def test_globs_bear_names_that_are_no_text(tmp_path: Path) -> None:
+    write(tmp_path / os.fsdecode(b"n\xe9.jpg"))
+    found = list(scan(ImageRoots([tmp_path]), str(tmp_path), ignore=IgnoreRules(("n*",))))
+    assert found == []
+
+
+@pytest.mark.parametrize("glob", ["", "/", "../other", "a/../b", "a\0"])
+def test_a_glob_that_can_match_nothing_is_refused(glob: str) -> None:
+    with pytest.raises(SettingsError, match="glob"):
+        IgnoreRules((glob,))

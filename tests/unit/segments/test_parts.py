@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from imagedex.core.errors import CorruptIndex
-from imagedex.segments import DirectoryIndexFiles, Part
+from imagedex.segments import DirectoryIndexFiles, Part, _parquet
 from imagedex.testing.index_files import make_facts, make_part, unit_vectors
 
 _A, _B = unit_vectors(2, 6)
@@ -68,3 +68,24 @@ def test_a_part_that_was_cut_is_found_out(tmp_path: Path, keep: int) -> None:
     (tmp_path / name).write_bytes(data[:keep])
     with pytest.raises(CorruptIndex, match=r"000000-1\.parquet"):
         files.read_part_paths(name)
+
+
+def test_single_rows_are_read_from_whichever_row_group_holds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_parquet, "_ROWS_PER_GROUP", 4)
+    files = DirectoryIndexFiles(tmp_path)
+    vectors = unit_vectors(11, 6)
+    name = files.write_part(
+        "job", 0, 1, make_part({f"/{row}": v for row, v in enumerate(vectors)}, dim=6)
+    )
+    wanted = [10, 0, 3, 4, 0]
+    part = files.read_rows(name, wanted)
+    assert [facts.image_path for facts in part.facts] == [f"/{row}" for row in wanted]
+    assert (part.vectors == vectors[wanted]).all()
+    assert files.read_rows(name, []).vectors.shape == (0, 6)
+    for row in (-1, 11):
+        with pytest.raises(CorruptIndex, match=f"row {row}|not among"):
+            files.read_rows(name, [row])
+    with pytest.raises(ValueError, match="does not name a part"):
+        files.read_rows("../other.parquet", [0])

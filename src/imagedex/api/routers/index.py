@@ -17,6 +17,7 @@ from imagedex.api.paging import JobsQuery, PageQuery
 from imagedex.api.schemas import (
     FailureEntry,
     FailuresAnswer,
+    JobFindings,
     JobProgress,
     JobsAnswer,
     JobStatusAnswer,
@@ -30,7 +31,7 @@ from imagedex.api.schemas import (
 )
 from imagedex.api.security import principal_of
 from imagedex.indexing.interfaces import JobReport
-from imagedex.jobs.records import Job, JobStatus, Priority
+from imagedex.jobs.records import Job, JobStatus, Priority, ScanFindings
 
 
 def index_router(context: ApiContext) -> APIRouter:
@@ -54,8 +55,8 @@ def index_router(context: ApiContext) -> APIRouter:
     ) -> JsonAnswer:
         """Scan a directory and index its new and changed images.
 
-        Images that the scan does not find stay in the index, since they may lie on a share that
-        is not mounted; notify removes them. The same request while its job is active returns
+        Images that are gone leave the index after a time of grace; when that would be a large
+        share of them the job pauses and asks. The same request while its job is active returns
         that job.
         """
         job = await run_on_paths(
@@ -100,33 +101,7 @@ def index_router(context: ApiContext) -> APIRouter:
         )
         return JsonAnswer(answer, HTTPStatus.ACCEPTED)
 
-    @router.post(
-        "/rebuild",
-        operation_id="rebuildIndex",
-        summary="Rebuild an index",
-        status_code=HTTPStatus.ACCEPTED,
-        response_model=TriggerAnswer,
-        responses=problem_documents(404, 408, 409, 413, 415),
-    )
-    async def rebuild(
-        request: Request, body: RebuildRequest, idempotency_key: IdempotencyHeader = None
-    ) -> JsonAnswer:
-        """Make one segment of all, without the rows that are gone, and new search structures.
-
-        Nothing is embedded again, and queries are answered all the while. The server does this
-        by itself when enough has changed. The same request while its job is active returns
-        that job.
-        """
-        job = await run_on_paths(
-            indexing.rebuild,
-            index_prefix=body.index_prefix,
-            priority=Priority[body.priority.upper()],
-            idempotency=idempotency_of(idempotency_key, principal_of(request), "rebuild", body),
-        )
-        answer = TriggerAnswer(
-            job_id=job.job_id, status=job.status, message=f"The rebuild is {job.status.value}."
-        )
-        return JsonAnswer(answer, HTTPStatus.ACCEPTED)
+    _add_rebuild(router, context)
 
     @router.get(
         "/status/{job_id}",
@@ -180,6 +155,34 @@ def index_router(context: ApiContext) -> APIRouter:
         job = await run(indexing.retry, require_identifier("job", job_id))
         return JsonAnswer(_summary_document(job))
 
+    @router.post(
+        "/jobs/{job_id}/confirm",
+        operation_id="confirmJob",
+        summary="Allow a paused job's removals",
+        response_model=JobSummary,
+        responses=problem_documents(404, 409),
+    )
+    async def confirm(job_id: str) -> JsonAnswer:
+        """Let a job go on that is paused because many images are gone, and remove them."""
+        job = await run(
+            indexing.answer_removals, require_identifier("job", job_id), is_allowed=True
+        )
+        return JsonAnswer(_summary_document(job))
+
+    @router.post(
+        "/jobs/{job_id}/refuse",
+        operation_id="refuseJob",
+        summary="Refuse a paused job's removals",
+        response_model=JobSummary,
+        responses=problem_documents(404, 409),
+    )
+    async def refuse(job_id: str) -> JsonAnswer:
+        """Let a job go on that is paused because many images are gone, and keep them."""
+        job = await run(
+            indexing.answer_removals, require_identifier("job", job_id), is_allowed=False
+        )
+        return JsonAnswer(_summary_document(job))
+
     @router.get(
         "/jobs/{job_id}/failures",
         operation_id="listJobFailures",
@@ -211,6 +214,39 @@ def index_router(context: ApiContext) -> APIRouter:
         return JsonAnswer(answer)
 
     return router
+
+
+def _add_rebuild(router: APIRouter, context: ApiContext) -> None:
+    indexing = context.services.indexing
+    run_on_paths = context.lanes.paths.run
+
+    @router.post(
+        "/rebuild",
+        operation_id="rebuildIndex",
+        summary="Rebuild an index",
+        status_code=HTTPStatus.ACCEPTED,
+        response_model=TriggerAnswer,
+        responses=problem_documents(404, 408, 409, 413, 415),
+    )
+    async def rebuild(
+        request: Request, body: RebuildRequest, idempotency_key: IdempotencyHeader = None
+    ) -> JsonAnswer:
+        """Make one segment of all, without the rows that are gone, and new search structures.
+
+        Nothing is embedded again, and queries are answered all the while. The server does this
+        by itself when enough has changed. The same request while its job is active returns
+        that job.
+        """
+        job = await run_on_paths(
+            indexing.rebuild,
+            index_prefix=body.index_prefix,
+            priority=Priority[body.priority.upper()],
+            idempotency=idempotency_of(idempotency_key, principal_of(request), "rebuild", body),
+        )
+        answer = TriggerAnswer(
+            job_id=job.job_id, status=job.status, message=f"The rebuild is {job.status.value}."
+        )
+        return JsonAnswer(answer, HTTPStatus.ACCEPTED)
 
 
 def _summary_document(job: Job) -> JobSummary:
@@ -249,6 +285,21 @@ def _status_document(report: JobReport) -> JobStatusAnswer:
         finished_at=job.finished_at,
         estimated_completion=report.estimated_completion,
         error=job.error,
+        findings=_findings_document(report.findings),
+    )
+
+
+def _findings_document(found: ScanFindings | None) -> JobFindings | None:
+    if found is None:
+        return None
+    return JobFindings(
+        added=found.added,
+        changed=found.changed,
+        unchanged=found.unchanged,
+        unsettled=found.unsettled,
+        missing=found.missing,
+        moved=found.moved,
+        removed=found.removed,
     )
 
 

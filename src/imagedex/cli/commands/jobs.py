@@ -115,6 +115,18 @@ def retry_job(context: typer.Context, job_id: JobId, as_json: JsonOption = False
         output.note("It runs when the server does, or with the next: imagedex index")
 
 
+@jobs.command("confirm")
+def confirm_job(context: typer.Context, job_id: JobId, as_json: JsonOption = False) -> None:
+    """Let a job that is paused because many images are gone remove them from the index."""
+    _answer(context, job_id, as_json, is_allowed=True)
+
+
+@jobs.command("refuse")
+def refuse_job(context: typer.Context, job_id: JobId, as_json: JsonOption = False) -> None:
+    """Let a job that is paused because many images are gone go on and keep them."""
+    _answer(context, job_id, as_json, is_allowed=False)
+
+
 @jobs.command("failures")
 def list_failures(
     context: typer.Context,
@@ -135,6 +147,18 @@ def list_failures(
     output.table(("reason", "path", "detail"), rows)
     if page.next_cursor is not None:
         output.note(f"{page.total - len(page.failures):,} more; see them with --limit.")
+
+
+def _answer(context: typer.Context, job_id: str, as_json: bool, *, is_allowed: bool) -> None:
+    from imagedex.cli.connection import connect, is_remote
+
+    output = Output(as_json=as_json)
+    with connect(invocation_of(context)) as client:
+        (client.confirm if is_allowed else client.refuse)(job_id)
+        state = client.status(job_id)
+    _write_state(output, state)
+    if not is_remote():
+        output.note("It runs when the server does, or with the next: imagedex index")
 
 
 def _write_state(output: Output, state: JobState) -> None:
@@ -162,6 +186,9 @@ def _write_state(output: Output, state: JobState) -> None:
     ):
         if moment is not None:
             fields.append((name, moment.isoformat(sep=" ", timespec="seconds")))
+    if state.findings is not None:
+        found = state.findings.model_dump()
+        fields.append(("found", ", ".join(f"{n:,} {name}" for name, n in found.items() if n)))
     if state.error:
         fields.append(("error", state.error))
     for worker in state.workers:

@@ -7,7 +7,7 @@ the number of failures that are not being retried.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -22,8 +22,9 @@ from sqlalchemy import (
 )
 
 from imagedex.core.errors import NotFound
-from imagedex.core.images import ImageFailure
+from imagedex.core.images import FailureReason, ImageFailure
 from imagedex.database.tables import job_chunks, job_failures, job_workers, jobs
+from imagedex.jobs._sql import findings
 from imagedex.jobs._sql.rows import PARAMETERS, AnyRow, batches, packed, unpacked
 from imagedex.jobs.records import Chunk, ChunkAction, ChunkDone, ChunkState, PlannedChunk
 
@@ -67,6 +68,12 @@ def save_plan(
     )
 
 
+def add(connection: Connection, job: AnyRow, chunks: Iterable[PlannedChunk]) -> None:
+    """Add chunks to the job's plan whose images it does not count."""
+    number = _insert_chunks(connection, job.job_id, job.next_chunk, chunks)
+    _change_job(connection, job.job_id, next_chunk=number)
+
+
 def forget(connection: Connection, job_id: str) -> None:
     """Make the job one without a plan again; the numbers of its chunks stay used.
 
@@ -74,6 +81,7 @@ def forget(connection: Connection, job_id: str) -> None:
     """
     connection.execute(delete(job_chunks).where(job_chunks.c.job_id == job_id))
     connection.execute(delete(job_failures).where(job_failures.c.job_id == job_id))
+    findings.forget(connection, job_id)
     _change_job(
         connection,
         job_id,
@@ -210,18 +218,23 @@ def replan(connection: Connection, job_id: str, numbers: Sequence[int]) -> None:
         )
 
 
-def plan_retry(connection: Connection, job: AnyRow) -> None:
-    """Make new chunks of the images that failed, as large as those of the plan."""
+def plan_retry(
+    connection: Connection,
+    job: AnyRow,
+    *,
+    reasons: Collection[FailureReason] = tuple(FailureReason),
+    below_attempts: int | None = None,
+) -> int:
+    """Make new chunks of images that failed, as large as those of the plan; return how many."""
     of_job = job_failures.c.job_id == job.job_id
-    paths = (
-        connection.execute(
-            select(job_failures.c.image_path)
-            .where(of_job, job_failures.c.is_retrying.is_(False))
-            .order_by(job_failures.c.image_path)
-        )
-        .scalars()
-        .all()
+    query = select(job_failures.c.image_path).where(
+        of_job,
+        job_failures.c.is_retrying.is_(False),
+        job_failures.c.reason.in_([reason.value for reason in reasons]),
     )
+    if below_attempts is not None:
+        query = query.where(job_failures.c.attempts < below_attempts)
+    paths = connection.execute(query.order_by(job_failures.c.image_path)).scalars().all()
     size = connection.execute(
         select(func.max(job_chunks.c.images)).where(
             job_chunks.c.job_id == job.job_id, job_chunks.c.action == ChunkAction.EMBED.value
@@ -229,7 +242,7 @@ def plan_retry(connection: Connection, job: AnyRow) -> None:
     ).scalar_one()
     groups = list(batches(paths, size or _DEFAULT_CHUNK_IMAGES))
     if not groups:
-        return
+        return 0
     number = _insert_chunks(
         connection,
         job.job_id,
@@ -253,6 +266,7 @@ def plan_retry(connection: Connection, job: AnyRow) -> None:
         processed_images=jobs.c.processed_images - len(paths),
         failed_images=jobs.c.failed_images - len(paths),
     )
+    return len(paths)
 
 
 def _insert_chunks(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 
 from sqlalchemy import func, select, update
 
 from imagedex.core.errors import Conflict
-from imagedex.core.images import ImageFailure
+from imagedex.core.images import FailureReason, ImageFailure
 from imagedex.database import Database, Transaction
 from imagedex.database.tables import indexes, job_chunks, jobs
-from imagedex.jobs._sql import leasing, listing, plans, submission
+from imagedex.jobs._sql import findings, leasing, listing, plans, submission
 from imagedex.jobs._sql.rows import ACTIVE, held_row, job_of, job_row
 from imagedex.jobs.interfaces import IdempotencyKey, NewJob, Page
 from imagedex.jobs.records import (
@@ -24,6 +25,7 @@ from imagedex.jobs.records import (
     JobStatus,
     Lease,
     PlannedChunk,
+    ScanFindings,
     WorkerShare,
 )
 
@@ -89,6 +91,37 @@ class SqlJobStore:
         with self._database.read() as snapshot:
             job = job_of(job_row(snapshot.connection, job_id))
             return job, listing.worker_shares(snapshot.connection, job_id)
+
+    def findings(self, job_id: str) -> ScanFindings | None:
+        """Return what a job's scan found, if it has scanned."""
+        with self._database.read() as snapshot:
+            return findings.stored(snapshot.connection, job_id)
+
+    def answer_removals(self, job_id: str, *, is_allowed: bool) -> Job:
+        """Let a paused job go on, with or without the removals that it asked about."""
+        with self._database.transaction() as transaction:
+            connection = transaction.connection
+            row = job_row(connection, job_id)
+            known = findings.stored(connection, job_id)
+            if (
+                JobStatus(row.status) is not JobStatus.PAUSED
+                or known is None
+                or known.removals_asked is None
+            ):
+                raise Conflict(
+                    f"Job {job_id!r} is {row.status} and asks nothing; only a job that is paused "
+                    "because many images are gone can be confirmed or refused."
+                )
+            answered = replace(
+                known,
+                removals_asked=None,
+                removals_allowed=known.removals_asked if is_allowed else 0,
+            )
+            findings.store(connection, job_id, answered)
+            leasing.restart(connection, job_id, self._now())
+            job = job_of(job_row(connection, job_id))
+        self._announce()
+        return job
 
     def list_jobs(self, *, status: JobStatus | None, limit: int, cursor: str | None) -> Page[Job]:
         """Return jobs, newest first."""
@@ -243,6 +276,28 @@ class SqlJobStore:
                 total_images=total_images,
                 settled_images=settled_images,
                 failures=failures,
+            )
+
+    def record_findings(self, lease: Lease, found: ScanFindings) -> None:
+        """Store what the job's scan found, in place of what was stored."""
+        with self._database.transaction() as transaction:
+            held_row(transaction.connection, lease)
+            findings.store(transaction.connection, lease.job.job_id, found)
+
+    def add_removals(self, lease: Lease, chunks: Iterable[PlannedChunk]) -> None:
+        """Add chunks that remove to a job that has its plan."""
+        with self._database.transaction() as transaction:
+            job = held_row(transaction.connection, lease)
+            plans.add(transaction.connection, job, chunks)
+
+    def retry_failures(
+        self, lease: Lease, reasons: Collection[FailureReason], *, below_attempts: int
+    ) -> int:
+        """Plan anew the job's images that failed for one of these reasons, and return how many."""
+        with self._database.transaction() as transaction:
+            job = held_row(transaction.connection, lease)
+            return plans.plan_retry(
+                transaction.connection, job, reasons=reasons, below_attempts=below_attempts
             )
 
     def chunks(self, job_id: str, state: ChunkState) -> list[Chunk]:
