@@ -46,7 +46,7 @@ _CONCURRENCY_RATIOS = {Precision.FP32: 1.8, Precision.INT8: 2.5}
 
 def indexing(bench: Bench) -> None:
     """Images per second end to end, against the bound and against the old worker's loop."""
-    for size, images in (("ViT-B-32", 600), ("ViT-L-14", 64)):
+    for size, images in (("ViT-B-32", 600), ("ViT-L-14", 128)):
         folder = _some(bench, images)
         model = ClipModel.open(_model(bench, size), name=size)
         decode = _decode_core_seconds(model, folder)
