@@ -144,8 +144,10 @@ class Application:
         self, limits: DecodeLimits, files_of: Callable[[Path], IndexFiles]
     ) -> JobRunner:
         settings = self.settings.indexing
+        # An index can be of another model than this process serves; its jobs go on all the same.
+        publisher_of_any = self._publisher_of(self.model, self._refresh_if_served)
         merger = Merger(
-            self._publisher,
+            publisher_of_any,
             self._jobs,
             MergePolicy(max_deltas=settings.max_deltas, rebuild_share=settings.rebuild_share),
         )
@@ -176,7 +178,7 @@ class Application:
             catalog=self._catalog,
             jobs=self._jobs,
             files_of=self._files_of,
-            publisher=self._publisher,
+            publisher=publisher_of_any,
             publisher_of=self._publisher_of_imports,
             merger=merger,
             image_roots=self._image_roots,

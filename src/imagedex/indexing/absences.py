@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from imagedex.catalog import Catalog
@@ -26,7 +26,7 @@ class RemovalRules:
 class Absences:
     """Images whose files are gone, by what is to become of them."""
 
-    moved: list[str] = field(default_factory=list)  # Their content is indexed elsewhere.
+    moved: list[str] = field(default_factory=list)  # Their content has come under another path.
     due: list[str] = field(default_factory=list)  # Their time of grace is over.
     waiting: int = 0
 
@@ -46,11 +46,18 @@ def is_gone(image_path: str) -> bool:
 
 
 def sort_out(
-    missing_since: Mapping[str, float], catalog: Catalog, index_id: int, *, due_before: float
+    missing_since: Mapping[str, float],
+    catalog: Catalog,
+    index_id: int,
+    *,
+    due_before: float,
+    added: Collection[int],
 ) -> Absences:
     """Say what becomes of missing images; those that are back are left out.
 
-    ``missing_since`` has the moment of the first scan that missed each, by path.
+    ``missing_since`` has the moment of the first scan that missed each, by path. ``added`` are the
+    segments that the scan's job has made: an image of the same content there is where a missing one
+    has gone. An older copy elsewhere says nothing, since the share of the missing one may be away.
     """
     absences = Absences()
     gone = [path for path in missing_since if is_gone(path)]
@@ -63,8 +70,7 @@ def sort_out(
                 else ()
             )
             if any(
-                content.content_hash == entry.content_hash
-                and content.image_path not in missing_since
+                content.content_hash == entry.content_hash and content.location.segment in added
                 for content in like
             ):
                 absences.moved.append(path)

@@ -139,8 +139,9 @@ class IndexFlow:
                 return
 
     def _plan(self, run: JobRun, job: Job) -> None:
+        # No checkpoint before the plan is saved: a job that went aside here would scan anew each
+        # time, and never come to an end where others come often.
         plan = self._make_plan(run)
-        run.checkpoint()
         # First, since the plan is the checkpoint after which nothing of this is done again.
         with self._database.transaction() as transaction:
             self._jobs.assert_held(transaction, run.lease)
@@ -164,6 +165,7 @@ class IndexFlow:
             settled_images=plan.settled_images,
             failures=plan.failures,
         )
+        run.checkpoint()
         _log.info(
             "job_planned",
             job_id=job.job_id,
@@ -198,7 +200,7 @@ class IndexFlow:
             latest = max(file.mtime_ns for file, _ in plan.unsettled) / 1e9
             # A clock of the share may be ahead of ours; then looking twice must do.
             pause = min(latest + self._settle_seconds - time.time(), self._settle_seconds)
-            _wait(run, pause)
+            time.sleep(max(0.0, pause))
             settle_down(plan)
         return plan
 
@@ -229,7 +231,15 @@ class IndexFlow:
         if not missing or found is None or not self._is_present(directory):
             return
         due_before = time.time() - self._removal.grace_seconds
-        absences = sort_out(missing, self._catalog, job.index_id, due_before=due_before)
+        manifest = self._files_of(index_prefix).current()
+        of_this_job = {
+            entry.number
+            for entry in (manifest.segments if manifest else ())
+            if entry.job_id == job.job_id
+        }
+        absences = sort_out(
+            missing, self._catalog, job.index_id, due_before=due_before, added=of_this_job
+        )
         run.checkpoint()
         if absences.moved:
             self._remove(run, index_prefix, absences.moved)
@@ -249,8 +259,10 @@ class IndexFlow:
             raise
         if is_allowed:
             self._remove(run, index_prefix, absences.due)
-            removed = found.removed + len(absences.due)
-            self._jobs.record_findings(run.lease, replace(found, removed=removed))
+            found = replace(found, removed=found.removed + len(absences.due))
+        if is_allowed or found.removals_allowed is not None:
+            # The answer was for these images: a later run of the job asks again.
+            self._jobs.record_findings(run.lease, replace(found, removals_allowed=None))
 
     def _remove(self, run: JobRun, index_prefix: Path, image_paths: list[str]) -> None:
         size = self._chunk_images
@@ -357,11 +369,3 @@ def _findings(plan: Plan) -> ScanFindings:
         unsettled=plan.left_unsettled,
         missing=len(plan.missing),
     )
-
-
-def _wait(run: JobRun, seconds: float) -> None:
-    """Let time pass, unless the run should stop."""
-    until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0:
-        run.checkpoint()
-        time.sleep(min(left, _STOP_CHECK_SECONDS))

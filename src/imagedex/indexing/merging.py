@@ -7,6 +7,7 @@ cost nothing beyond themselves.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from imagedex.core.errors import StorageError
 from imagedex.indexing.publishing import Publisher
 from imagedex.jobs import JobRun, JobStore, JobYielded, Lease
 from imagedex.segments import Manifest, SegmentEntry
+
+_SPARE = 1.1  # Times the size of what is merged: room for others.
 
 _log = structlog.get_logger(__name__)
 
@@ -44,15 +47,19 @@ class Merger:
 
         ``publisher`` is the job's, where it is not that of all others.
 
-        A full disk or a share that fails leaves the segments as they are: the job's images are
-        published, and the next job tries again.
+        Too little space, a full disk or a share that fails leaves the segments as they are: the
+        job's images are published, and the next job tries again.
         """
         publisher = publisher or self._publisher
         manifest = publisher.current(index_prefix)
         due = due_segments(manifest, self._policy) if manifest else frozenset[int]()
-        if not due:
+        if manifest is None or not due:
             return
+        needed = sum(
+            file.bytes for entry in manifest.segments if entry.number in due for file in entry.files
+        )
         try:
+            _require_space(index_prefix, needed)
             publisher.merge(lease, index_prefix, due)
         except StorageError as error:
             _log.warning(
@@ -83,6 +90,19 @@ class Merger:
         self._publisher.sweep(index_prefix, job.index_id)
 
 
+def _require_space(directory: Path, needed: int) -> None:
+    """Raise StorageError where a merge would fill the disk that others write to as well."""
+    try:
+        free = shutil.disk_usage(directory).free
+    except OSError as error:
+        raise StorageError(f"{str(directory)!r} cannot be looked at: {error}.") from error
+    if free < _SPARE * needed:
+        raise StorageError(
+            f"Merging segments of {str(directory)!r} needs {_SPARE * needed / 1e6:,.0f} MB, but "
+            f"only {free / 1e6:,.0f} MB are free; free some space."
+        )
+
+
 def due_segments(manifest: Manifest, policy: MergePolicy) -> frozenset[int]:
     """Return the numbers of the segments that should become one; none when all is well."""
     if not manifest.segments:
@@ -104,7 +124,7 @@ def _smallest(deltas: list[SegmentEntry], max_deltas: int) -> list[SegmentEntry]
     So a row is written again only when it becomes part of a segment about twice as large.
     """
     deltas = sorted(deltas, key=lambda segment: segment.rows)
-    count = max_deltas // 2 + 1
+    count = max(2, max_deltas // 2 + 1)
     while count < len(deltas) and deltas[count].rows <= sum(d.rows for d in deltas[:count]):
         count += 1
     return deltas[:count]

@@ -31,7 +31,7 @@ TEMPORARY_SUFFIX = ".tmp"
 _MANIFEST = re.compile(r"manifests/(\d{8,18})-(\d{1,18})\.json")
 _SEGMENT = re.compile(r"segments/(\d{8,18})-\d{1,18}\.(parquet|faiss|ivf)")
 _TOMBSTONE = re.compile(r"tombstones/(\d{8,18})-\d{1,18}\.parquet")
-_FENCED = re.compile(r"(?:segments|tombstones)/\d{8,18}-(\d{1,18})\.(?:parquet|faiss)")
+_FENCED = re.compile(r"(?:segments|tombstones)/\d{8,18}-(\d{1,18})\.(?:parquet|faiss|ivf)")
 _PART = re.compile(r"parts/([A-Za-z0-9_-]{1,100})/\d{6,18}-\d{1,18}\.parquet")
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 

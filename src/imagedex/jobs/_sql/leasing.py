@@ -164,14 +164,17 @@ def end(
     )
 
 
-def restart(connection: Connection, job_id: str, now: float) -> None:
-    """Put a job that has ended back into the line, as if it had never failed."""
+def restart(connection: Connection, job_id: str, now: float, *, runs_again: bool = False) -> None:
+    """Put a job that has ended back into the line, as if it had never failed.
+
+    With ``runs_again`` it runs once more after that, for those who asked meanwhile.
+    """
     _change(
         connection,
         job_id,
         status=JobStatus.QUEUED.value,
         cancel_requested=False,
-        rerun_requested=False,
+        rerun_requested=runs_again,
         error=None,
         finished_at=None,
         crashes=0,

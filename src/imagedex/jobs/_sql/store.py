@@ -118,7 +118,9 @@ class SqlJobStore:
                 removals_allowed=known.removals_asked if is_allowed else 0,
             )
             findings.store(connection, job_id, answered)
-            leasing.restart(connection, job_id, self._now())
+            # Whoever asked for the same while it was paused wants what came since, too.
+            again = bool(row.rerun_requested)
+            leasing.restart(connection, job_id, self._now(), runs_again=again)
             job = job_of(job_row(connection, job_id))
         self._announce()
         return job
