@@ -9,6 +9,7 @@ import pytest
 
 from support.commands import Commands
 from support.model_hub import COMMIT, ModelHubServer, model_hub, read_files
+from support.pictures import draw_pictures
 from support.tiny_models import write_tiny_clip
 
 
@@ -97,9 +98,10 @@ def test_a_directory_has_no_revisions(commands: Commands, tiny: Path) -> None:
 
 
 def test_a_model_that_is_not_installed_stops_a_command_with_the_way_to_get_it(
-    home: Path, tiny: Path
+    home: Path, tmp_path: Path
 ) -> None:
     commands = Commands(
         {"IMAGEDEX_HOME": str(home), "IMAGEDEX_MODEL": "clip-ViT-L-14"}, in_process=True
     )
-    assert "imagedex models pull clip-ViT-L-14" in commands.fail("search", "a dog")
+    draw_pictures(tmp_path / "photos", 1)
+    assert "imagedex models pull clip-ViT-L-14" in commands.fail("index", tmp_path / "photos")
