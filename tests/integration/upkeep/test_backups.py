@@ -149,6 +149,7 @@ def test_on_a_full_disk_the_backups_of_before_stay(
     with pytest.raises(StorageError, match=r"full|room"):
         backups.make()
     assert backups.paths() == [first]
+    ballast.unlink()  # SQLite needs some room to read.
     assert _prefixes(first) == ["/index"]
 
 
