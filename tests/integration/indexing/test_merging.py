@@ -100,7 +100,7 @@ def test_a_crash_between_a_merge_and_the_database_neither_loses_nor_doubles(
     paths = [first.paint(f"{number}.png", "green") for number in range(6)]
     first.index()
     # From here on, the database will not have heard of anything.
-    first.database.close()
+    first.close()
     shutil.copy(first.database_file, tmp_path / "before.db")
     second = start_controller()
     Path(paths[0]).unlink()
@@ -108,8 +108,7 @@ def test_a_crash_between_a_merge_and_the_database_neither_loses_nor_doubles(
     _notify(second, second.paint("1.png", "red"))
     assert second.wait(second.indexing.rebuild()).status is JobStatus.COMPLETED
     second.close()
-    first.close()
-    for file in tmp_path.glob("imagedex.db-*"):
+    for file in tmp_path.glob("imagedex.db*"):
         file.unlink()
     shutil.copy(tmp_path / "before.db", first.database_file)
     third = start_controller()
