@@ -17,6 +17,7 @@ from imagedex.core.errors import StorageError
 from imagedex.core.images import ImageFacts, RowLocation
 from imagedex.database import Database, Transaction
 from imagedex.embedding import VectorSpace
+from imagedex.indexing.absences import is_gone
 from imagedex.indexing.reconciling import Reconciler
 from imagedex.jobs import Chunk, ChunkAction, ChunkDone, ChunkState, JobStore, Lease
 from imagedex.segments import Commit, IndexFiles, Manifest, Merge
@@ -116,7 +117,8 @@ class Publisher:
         self, lease: Lease, index_prefix: Path, job_id: str, chunks: list[Chunk]
     ) -> None:
         removals = [chunk for chunk in chunks if chunk.action is ChunkAction.REMOVE]
-        gone = [path for chunk in removals for path in chunk.image_paths]
+        # Looked at once more: storage that failed may have let days pass since they were planned.
+        gone = [path for chunk in removals for path in chunk.image_paths if is_gone(path)]
         parts = tuple(chunk.part for chunk in chunks if chunk.part is not None)
         numbers = tuple(chunk.number for chunk in chunks)
 

@@ -295,6 +295,23 @@ class TestOrder:
         finally:
             controller.close()
 
+    def test_a_removal_that_waits_keeps_a_file_that_is_back(self, tmp_path: Path) -> None:
+        controller = Controller(tmp_path)
+        try:
+            photo = controller.paint("photo.png", "green")
+            job = controller.indexing.trigger(str(controller.photos))
+            controller.embed_without_publishing(job)
+            Path(photo).unlink()
+            early, _ = controller.indexing.notify([photo], priority=Priority.LOW)
+            controller.plan_removal_without_publishing(early, photo)
+            controller.paint("photo.png", "green")
+            controller.runner.start()
+            for each in (job, early):
+                assert controller.wait(each).status is JobStatus.COMPLETED
+            assert controller.find("any") == ["photo.png"]
+        finally:
+            controller.close()
+
     def test_a_removal_that_waits_does_not_remove_what_came_back(self, tmp_path: Path) -> None:
         controller = Controller(tmp_path)
         try:
