@@ -1,6 +1,7 @@
 # The commands of the README; CI runs the same ones.
 # PYTHON=…       the interpreter that .venv is made with (else the first that is new enough)
 # PYTEST_ARGS=…  more options for pytest
+# TEST_PROCESSES=…  how many tests run side by side (else as many as there are cores)
 # BENCH_ARGS=…   options for the benchmarks (--only NAME, --evaluation DIR, --models DIR,
 #                --output FILE), of which the CLIP ones need `make exactness` to have run;
 #                with --output docs/benchmarks.json, `make docs` puts the figures into the README
@@ -8,6 +9,7 @@
 BIN := .venv/bin
 PYTHON ?=
 PYTEST_ARGS ?=
+TEST_PROCESSES ?= logical
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -32,7 +34,7 @@ demo: setup
 
 test: setup
 	@scripts/install_test_packages.sh
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal $(PYTEST_ARGS)
 
 exactness: setup
 	@scripts/setup_exactness.sh

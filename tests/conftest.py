@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -24,10 +25,17 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, prin
 
 def pytest_configure(config: pytest.Config) -> None:
     """Forget the developer's own settings, before any fixture of any scope can see them."""
-    config.stash[NO_SKIPS] = os.environ.get("IMAGEDEX_NO_SKIPS") == "1"
+    inherited = getattr(config, "workerinput", {})
+    config.stash[NO_SKIPS] = inherited.get("no_skips", os.environ.get("IMAGEDEX_NO_SKIPS") == "1")
     for name in [name for name in os.environ if name.startswith("IMAGEDEX_")]:
         del os.environ[name]
     hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process that runs a part of the tests what its environment no longer says."""
+    node.workerinput["no_skips"] = node.config.stash[NO_SKIPS]
 
 
 def pytest_runtest_setup() -> None:

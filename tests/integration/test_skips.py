@@ -42,10 +42,10 @@ def suite(tmp_path: Path) -> Path:
     return tests.parent
 
 
-def run(suite: Path, **environment: str) -> str:
+def run(suite: Path, *options: str, **environment: str) -> str:
     """Return the closing line of pytest."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--continue-on-collection-errors"],
+        [sys.executable, "-m", "pytest", "-q", "--continue-on-collection-errors", *options],
         cwd=suite,
         env={**os.environ, "PYTEST_ADDOPTS": "", **environment},
         capture_output=True,
@@ -54,8 +54,9 @@ def run(suite: Path, **environment: str) -> str:
     return done.stdout.splitlines()[-1].partition(" in ")[0]
 
 
-def test_skips_are_failures_where_they_are_forbidden(suite: Path) -> None:
-    closing = run(suite, IMAGEDEX_NO_SKIPS="1")
+@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["one process", "two processes"])
+def test_skips_are_failures_where_they_are_forbidden(suite: Path, options: tuple[str, ...]) -> None:
+    closing = run(suite, *options, IMAGEDEX_NO_SKIPS="1")
     # The module and the marked test fail before a test's own code, which pytest calls errors.
     assert closing == "1 failed, 1 passed, 1 skipped, 2 errors"
 
