@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imagedex.core.ids import image_id_of
-from imagedex.search.duplicates import Group, group
+from imagedex.search.duplicates import group
 from imagedex.search.finding import Finder, Found
 from imagedex.search.interfaces import Result
 from imagedex.search.live import Serving
@@ -32,7 +34,7 @@ def find_page(finder: Finder, serving: Serving, query: Query, offset: int) -> Pa
     if offset == 0 and query.duplicate_score is None:
         found = serving.finding.run(wanted)
         count = len(found.hits.image_paths)
-        results = _results(found.hits, [Group(place, 1) for place in range(count)], 0)
+        results = _results(found.hits, zip(range(count), repeat(1)), 0)
         return Page(results, found.is_text_cut, None if found.is_last else count)
     ranking = serving.rankings.get(query)
     if ranking is None:
@@ -45,7 +47,7 @@ def find_page(finder: Finder, serving: Serving, query: Query, offset: int) -> Pa
     end = min(offset + query.top_k, MAX_DEPTH)
     ranking = ranking.deepened(find, needed=end)
     if query.duplicate_score is None:
-        groups = [Group(place, 1) for place in range(min(end, len(ranking)))]
+        groups = list(zip(range(min(end, len(ranking))), repeat(1)))
         has_more = len(ranking) > end or ranking.may_go_on
     else:
         groups, has_more = _grouped(serving, ranking, query.duplicate_score, end)
@@ -60,23 +62,25 @@ def find_page(finder: Finder, serving: Serving, query: Query, offset: int) -> Pa
 
 def _grouped(
     serving: Serving, ranking: Ranking, score: float, enough: int
-) -> tuple[list[Group], bool]:
+) -> tuple[list[tuple[int, int]], bool]:
     def vectors(start: int, end: int) -> NDArray[np.float32]:
         return serving.generation.vectors(ranking.hits.places[start:end])
 
-    return group(len(ranking), vectors, score=score, enough=enough)
+    groups, has_more = group(len(ranking), vectors, score=score, enough=enough)
+    return [(one.place, one.images) for one in groups], has_more
 
 
-def _results(hits: Hits, groups: list[Group], offset: int) -> tuple[Result, ...]:
+def _results(hits: Hits, groups: Iterable[tuple[int, int]], offset: int) -> tuple[Result, ...]:
+    """Return what is shown: of each group the place of its best image, and how many it has."""
     # Rounding can take the product of two unit vectors a little beyond 1.
     scores = np.clip(hits.scores, -1.0, 1.0).tolist()
     return tuple(
         Result(
             rank=rank,
-            score=scores[one.place],
-            image_path=hits.image_paths[one.place],
-            image_id=image_id_of(hits.image_paths[one.place]),
-            stands_for=one.images,
+            score=scores[place],
+            image_path=hits.image_paths[place],
+            image_id=image_id_of(hits.image_paths[place]),
+            stands_for=images,
         )
-        for rank, one in enumerate(groups, start=offset + 1)
+        for rank, (place, images) in enumerate(groups, start=offset + 1)
     )
