@@ -39,7 +39,7 @@ from imagedex.ingest import DecodeLimits, IgnoreRules, ImageRoots, Thumbnailer
 from imagedex.jobs import JobKind, JobRunner, SqlJobStore
 from imagedex.legacy import ImportFlow, LegacyService
 from imagedex.models import ModelStore, absent_model, find_model
-from imagedex.search import QueryAnswer, QueryService
+from imagedex.search import PictureReader, PictureTerm, Query, QueryAnswer, QueryService
 from imagedex.segments import (
     DirectoryIndexFiles,
     IndexFiles,
@@ -98,6 +98,7 @@ class Application:
         self._publisher = self._publisher_of(self.model, self._queries.refresh)
         limits = decode_limits(settings)
         self._thumbnails = Thumbnailer(roots=self._image_roots, limits=limits)
+        self._pictures = PictureReader(self.model, limits=limits, threads=_search_threads(settings))
         self._runner = self._make_runner(limits, files_of)
         self.indexing = IndexingService(
             catalog=self._catalog,
@@ -269,6 +270,7 @@ class Application:
         self._runner.close()
         self._engine.close()
         self._thumbnails.close()
+        self._pictures.close()
         if self._warming is not None:
             # Not before the jobs: loading a large model, or a share that hangs, must not keep
             # them running.
@@ -279,12 +281,22 @@ class Application:
         self._home_lock.release()
 
     def query(self, text: str, *, top_k: int = 10, index_prefix: str | None = None) -> QueryAnswer:
-        """Answer a text query from the current generation of an index."""
+        """Answer the plainest query: one text, the first page."""
+        return self.search(Query.of_text(text, top_k), index_prefix=index_prefix)
+
+    def search(
+        self, query: Query, *, cursor: str | None = None, index_prefix: str | None = None
+    ) -> QueryAnswer:
+        """Answer a query from the current generation of an index, or give its next page."""
         prefix = self._locations.resolve(index_prefix)
-        answer = self._queries.query(prefix, text, top_k)
+        answer = self._queries.answer(prefix, query, cursor)
         if answer.generation == 0:
             self._require_new(prefix)
         return answer
+
+    def read_picture(self, data: bytes) -> PictureTerm:
+        """Return what stands for a picture in a query, given the bytes of its file."""
+        return self._pictures.read(data)
 
     def _require_new(self, index_prefix: Path) -> None:
         """Raise StorageError when an index that holds nothing is known to have held something."""

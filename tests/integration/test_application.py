@@ -17,6 +17,7 @@ from imagedex.core.errors import (
     ModelNotInstalled,
     StorageError,
 )
+from imagedex.core.ids import image_id_of
 from imagedex.embedding import TextEncoder
 from imagedex.embedding.bundled import BundledModel
 from imagedex.embedding.runtimes import Precision
@@ -159,6 +160,14 @@ def test_a_text_query_without_its_model_is_answered_503_with_the_command(old_hom
         assert client.stats().num_images == 30
         with pytest.raises(ServerProblem, match="imagedex models pull clip-ViT-L-14") as caught:
             client.query("a dog")
+        assert caught.value.status == 503
+        # An image is asked with by its vector, which needs no model; a picture has none yet.
+        image_id = image_id_of("/photos/000/picture-000007.jpg")
+        answer = client.query(image_id=image_id, top_k=29)
+        assert len(answer.results) == 29
+        assert image_id not in [result.image_id for result in answer.results]
+        with pytest.raises(ServerProblem, match="imagedex models pull clip-ViT-L-14") as caught:
+            client.query_picture(b"no picture")
         assert caught.value.status == 503
 
 

@@ -1,6 +1,18 @@
-"""Answering queries: encode, search one generation, rank, remember."""
+"""Answering queries: encode, search one generation, rank, page, remember."""
 
 from imagedex.search.interfaces import QueryAnswer, Result
+from imagedex.search.pictures import PictureReader
+from imagedex.search.query import ImageTerm, PictureTerm, Query, Term, TextTerm
 from imagedex.search.service import QueryService
 
-__all__ = ["QueryAnswer", "QueryService", "Result"]
+__all__ = [
+    "ImageTerm",
+    "PictureReader",
+    "PictureTerm",
+    "Query",
+    "QueryAnswer",
+    "QueryService",
+    "Result",
+    "Term",
+    "TextTerm",
+]

@@ -2,6 +2,7 @@
 
 from imagedex.segments.directory import DirectoryIndexFiles
 from imagedex.segments.examination import FilesReport, examine_files
+from imagedex.segments.filters import ImageFilter
 from imagedex.segments.findings import Finding, FindingKind
 from imagedex.segments.interfaces import Commit, Hits, IndexFiles, IvfPolicy, Merge, OpenGeneration
 from imagedex.segments.live_rows import LiveRows
@@ -27,6 +28,7 @@ __all__ = [
     "FindingKind",
     "Hits",
     "ImageBlock",
+    "ImageFilter",
     "IndexFiles",
     "IvfPolicy",
     "LiveRows",
