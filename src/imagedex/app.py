@@ -38,7 +38,7 @@ from imagedex.indexing import (
 from imagedex.ingest import DecodeLimits, IgnoreRules, ImageRoots, Thumbnailer
 from imagedex.jobs import JobKind, JobRunner, SqlJobStore
 from imagedex.legacy import ImportFlow, LegacyService
-from imagedex.models import ModelStore, absent_model, find_model
+from imagedex.models import AbsentModel, ModelStore, absent_model, find_model
 from imagedex.search import QueryAnswer, QueryService
 from imagedex.segments import (
     DirectoryIndexFiles,
@@ -284,6 +284,8 @@ class Application:
         answer = self._queries.query(prefix, text, top_k)
         if answer.generation == 0:
             self._require_new(prefix)
+            if isinstance(self.model, AbsentModel):
+                self.model.refuse()  # Nothing was encoded, so nobody has said it yet.
         return answer
 
     def _require_new(self, index_prefix: Path) -> None:
