@@ -131,6 +131,7 @@ class Application:
             catalog=self._catalog,
             jobs=self._jobs,
             model=space,
+            image_roots=self._image_roots,
             files_of=self._files_of,
             on_published=on_published,
         )

@@ -73,7 +73,9 @@ class Controller:
             cache_entries=16,
         )
         self.announced: Callable[[Path], object] = self.queries.refresh
+        roots = ImageRoots([self.photos])
         self.publisher = Publisher(
+            image_roots=roots,
             database=self.database,
             catalog=self.catalog,
             jobs=self.jobs,
@@ -81,7 +83,6 @@ class Controller:
             files_of=DirectoryIndexFiles,
             on_published=lambda prefix: self.announced(prefix),
         )
-        roots = ImageRoots([self.photos])
         self.setup = WorkerSetup(
             model=self.model, image_roots=roots, limits=DecodeLimits(), batch_images=2
         )

@@ -238,7 +238,12 @@ class IndexFlow:
             if entry.job_id == job.job_id
         }
         absences = sort_out(
-            missing, self._catalog, job.index_id, due_before=due_before, added=of_this_job
+            missing,
+            self._catalog,
+            job.index_id,
+            roots=self._setup.image_roots,
+            due_before=due_before,
+            added=of_this_job,
         )
         run.checkpoint()
         if absences.moved:

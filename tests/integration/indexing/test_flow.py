@@ -332,6 +332,29 @@ class TestOrder:
         finally:
             controller.close()
 
+    def test_a_removal_that_waits_keeps_an_image_whose_share_has_gone(self, tmp_path: Path) -> None:
+        controller = Controller(tmp_path)
+        try:
+            photo = controller.paint("photo.png", "green")
+            controller.paint("other.png", "blue")
+            job = controller.indexing.trigger(str(controller.photos))
+            controller.embed_without_publishing(job)
+            Path(photo).unlink()
+            early, _ = controller.indexing.notify([photo], priority=Priority.LOW)
+            controller.plan_removal_without_publishing(early, photo)
+            controller.photos.rename(tmp_path / "away")
+            controller.photos.mkdir()  # What an unmounted share leaves.
+            controller.runner.start()
+            for each in (job, early):
+                assert controller.wait(each).status is JobStatus.COMPLETED
+            assert sorted(controller.find("any")) == ["other.png", "photo.png"]
+            controller.photos.rmdir()
+            (tmp_path / "away").rename(controller.photos)
+            assert controller.wait(controller.indexing.notify([photo])[0]).failed_images == 0
+            assert controller.find("any") == ["other.png"]
+        finally:
+            controller.close()
+
 
 class DeadlyChunk(ThreadEngine):
     """An engine on which the chunk that holds a certain image always fails."""
