@@ -174,6 +174,7 @@ class Application:
                 grace_seconds=settings.removal_grace_seconds, max_share=settings.removal_share
             ),
             settle_seconds=settings.settle_seconds,
+            shared_from_images=settings.shared_from_images,
         )
         import_flow = ImportFlow(
             catalog=self._catalog,

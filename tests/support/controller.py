@@ -53,6 +53,7 @@ class Controller:
         ignore: Sequence[str] = (),
         removal: RemovalRules | None = None,
         settle_seconds: float = 0.0,
+        shared_from_images: int = 1000,
     ) -> None:
         self.photos = folder / "photos"
         self.photos.mkdir(exist_ok=True)
@@ -102,6 +103,7 @@ class Controller:
             ignore=IgnoreRules(tuple(ignore)),
             removal=removal or RemovalRules(),
             settle_seconds=settle_seconds,
+            shared_from_images=shared_from_images,
         )
         self.runner = JobRunner(
             self.jobs,
