@@ -5,20 +5,23 @@
 # BENCH_ARGS=…   options for the benchmarks (--only NAME, --evaluation DIR, --models DIR,
 #                --output FILE), of which the CLIP ones need `make exactness` to have run;
 #                with --output docs/benchmarks.json, `make docs` puts the figures into the README
+# SOAK_ARGS=…    options for the soak (--kills N, --files N, --seed N)
 
 BIN := .venv/bin
 PYTHON ?=
 PYTEST_ARGS ?=
 TEST_PROCESSES ?= logical
 BENCH_ARGS ?=
+SOAK_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test exactness check bench format docs lock
+.PHONY: help setup demo test soak exactness check bench format docs lock
 
 help:
 	@echo "make setup   make .venv with everything that is needed"
 	@echo "make demo    index sample photos, search them, write a contact sheet"
 	@echo "make test    run all tests"
+	@echo "make soak    kill a server 200 times while files and index change at random"
 	@echo "make exactness  compare with transformers; gets torch, in a venv of its own"
 	@echo "make check   run all static checks"
 	@echo "make bench   measure, print the figures and write them to bench-results.json"
@@ -35,6 +38,9 @@ demo: setup
 test: setup
 	@scripts/install_test_packages.sh
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal $(PYTEST_ARGS)
+
+soak: setup
+	@PYTHONPATH=tests $(BIN)/python -m soak $(SOAK_ARGS)
 
 exactness: setup
 	@scripts/setup_exactness.sh

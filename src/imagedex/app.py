@@ -38,7 +38,7 @@ from imagedex.indexing import (
 from imagedex.ingest import DecodeLimits, IgnoreRules, ImageRoots, Thumbnailer
 from imagedex.jobs import JobKind, JobRunner, SqlJobStore
 from imagedex.legacy import ImportFlow, LegacyService
-from imagedex.models import ModelStore, absent_model, find_model
+from imagedex.models import AbsentModel, ModelStore, absent_model, find_model
 from imagedex.search import PictureReader, PictureTerm, Query, QueryAnswer, QueryService
 from imagedex.segments import (
     DirectoryIndexFiles,
@@ -132,6 +132,7 @@ class Application:
             catalog=self._catalog,
             jobs=self._jobs,
             model=space,
+            image_roots=self._image_roots,
             files_of=self._files_of,
             on_published=on_published,
         )
@@ -174,6 +175,7 @@ class Application:
                 grace_seconds=settings.removal_grace_seconds, max_share=settings.removal_share
             ),
             settle_seconds=settings.settle_seconds,
+            shared_from_images=settings.shared_from_images,
         )
         import_flow = ImportFlow(
             catalog=self._catalog,
@@ -292,6 +294,8 @@ class Application:
         answer = self._queries.answer(prefix, query, cursor)
         if answer.generation == 0:
             self._require_new(prefix)
+            if isinstance(self.model, AbsentModel):
+                self.model.refuse()  # Nothing was encoded, so nobody has said it yet.
         return answer
 
     def read_picture(self, data: bytes) -> PictureTerm:

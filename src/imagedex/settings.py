@@ -59,6 +59,12 @@ class IndexingSettings(_Group):
     chunk_images: int = Field(
         32, ge=1, le=4096, description="Images of a chunk, the unit of dispatch and checkpoint."
     )
+    shared_from_images: int = Field(
+        1000,
+        ge=1,
+        description="A notification of so many images is shared among all workers; a smaller one "
+        "goes to one of them, so that the others need no model for it.",
+    )
     commit_images: int = Field(
         20_000,
         ge=1,

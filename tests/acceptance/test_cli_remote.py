@@ -115,6 +115,13 @@ def test_a_job_that_is_left_to_the_server_goes_on_by_itself(
     assert commands.json("jobs", "show", job_id)["job_id"] == job_id
 
 
+def test_a_scan_passes_over_what_its_command_names(commands: Commands, photos: Path) -> None:
+    before = commands.json("index", photos)["progress"]["total_images"]
+    after = commands.json("index", photos, "--ignore", "empty.*", "--ignore", "*.gone")
+    assert after["progress"]["total_images"] == before - 1
+    assert "matches no file" in commands.fail("index", photos, "--ignore", "../x")
+
+
 def test_jobs_are_listed_shown_retried_and_refused(commands: Commands, photos: Path) -> None:
     job_id = commands.json("index", photos)["job_id"]
 

@@ -5,7 +5,6 @@ Prints seconds, peak resident megabytes, and the number of unchanged files.
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from pathlib import Path
@@ -46,9 +45,18 @@ def main() -> None:
     seconds = time.perf_counter() - started
     assert not plan.missing
     assert not plan.embed
-    peak_megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-    sys.stdout.write(f"{seconds:.3f} {peak_megabytes:.1f} {plan.unchanged}\n")
+    sys.stdout.write(f"{seconds:.3f} {_peak_megabytes():.1f} {plan.unchanged}\n")
     database.close()
+
+
+def _peak_megabytes() -> float:
+    """Return the most that this process had resident.
+
+    Not from getrusage, which tells of the process that it was started by where that had more.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    kibibytes = next(line.split()[1] for line in lines if line.startswith("VmHWM:"))
+    return int(kibibytes) * 1024 / 1e6
 
 
 if __name__ == "__main__":

@@ -154,6 +154,14 @@ def test_an_index_whose_model_is_not_installed_is_served_without_text_queries(
             application.query("a dog")
 
 
+def test_a_search_of_an_empty_index_says_that_the_model_is_missing(tmp_path: Path) -> None:
+    settings = load_settings(home=tmp_path / "home", model="clip-ViT-L-14")
+    with closing(build_application(settings, run_jobs=False)) as application:
+        application.start()
+        with pytest.raises(ModelNotInstalled, match="imagedex models pull clip-ViT-L-14"):
+            application.query("a dog")
+
+
 def test_a_text_query_without_its_model_is_answered_503_with_the_command(old_home: Path) -> None:
     settings = load_settings(home=old_home, model="clip-ViT-L-14")
     with local_client(settings, run_jobs=False, debug=False) as client:

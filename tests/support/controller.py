@@ -53,6 +53,7 @@ class Controller:
         ignore: Sequence[str] = (),
         removal: RemovalRules | None = None,
         settle_seconds: float = 0.0,
+        shared_from_images: int = 1000,
     ) -> None:
         self.photos = folder / "photos"
         self.photos.mkdir(exist_ok=True)
@@ -73,7 +74,9 @@ class Controller:
             cache_entries=16,
         )
         self.announced: Callable[[Path], object] = self.queries.refresh
+        roots = ImageRoots([self.photos])
         self.publisher = Publisher(
+            image_roots=roots,
             database=self.database,
             catalog=self.catalog,
             jobs=self.jobs,
@@ -81,7 +84,6 @@ class Controller:
             files_of=DirectoryIndexFiles,
             on_published=lambda prefix: self.announced(prefix),
         )
-        roots = ImageRoots([self.photos])
         self.setup = WorkerSetup(
             model=self.model, image_roots=roots, limits=DecodeLimits(), batch_images=2
         )
@@ -101,6 +103,7 @@ class Controller:
             ignore=IgnoreRules(tuple(ignore)),
             removal=removal or RemovalRules(),
             settle_seconds=settle_seconds,
+            shared_from_images=shared_from_images,
         )
         self.runner = JobRunner(
             self.jobs,

@@ -20,6 +20,8 @@ from imagedex.core.times import iso_z
 MAX_PATH_LENGTH = 4096  # Linux's PATH_MAX.
 MAX_TEXT_LENGTH = 10_000
 MAX_PATHS = 10_000
+MAX_GLOBS = 100
+MAX_GLOB_LENGTH = 255  # As long as a file's name can be.
 
 
 def _require_absolute(path: str) -> str:
@@ -53,6 +55,11 @@ QueryText = Annotated[
 
 # The first wrong path ends the validation, so that ten thousand of them cost no more than one.
 ImagePaths = Annotated[list[AbsolutePath], Field(min_length=1, max_length=MAX_PATHS), FailFast()]
+
+IgnoreGlobs = Annotated[
+    list[Annotated[StrictStr, Field(min_length=1, max_length=MAX_GLOB_LENGTH)]],
+    Field(max_length=MAX_GLOBS),
+]
 
 PriorityName = Literal["low", "normal", "high"]
 

@@ -8,7 +8,14 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, StrictBool, StrictI
 
 from imagedex.access.records import Scope
 from imagedex.api.bodies import MAX_SMALL_BODY_BYTES
-from imagedex.api.fields import AbsolutePath, ImagePaths, PriorityName, QueryText, UtcTime
+from imagedex.api.fields import (
+    AbsolutePath,
+    IgnoreGlobs,
+    ImagePaths,
+    PriorityName,
+    QueryText,
+    UtcTime,
+)
 from imagedex.api.queries import (
     Cosine,
     CursorText,
@@ -53,6 +60,9 @@ class TriggerRequest(_Request):
     image_dir: AbsolutePath = Field(description="Directory below an image root.")
     index_prefix: AbsolutePath | None = Field(None, description="By default the server's index.")
     force_reindex: StrictBool = Field(False, description="Embed unchanged images again too.")
+    ignore: IgnoreGlobs = Field(
+        [], description="Globs of files and directories that this scan passes over as well."
+    )
     priority: PriorityName = "normal"
 
 

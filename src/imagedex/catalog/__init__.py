@@ -7,7 +7,7 @@ from imagedex.catalog.interfaces import (
     CatalogEntry,
     ImageState,
     IndexEntry,
-    OutlineRow,
+    Outline,
     StoredContent,
 )
 
@@ -17,7 +17,7 @@ __all__ = [
     "CatalogEntry",
     "ImageState",
     "IndexEntry",
-    "OutlineRow",
+    "Outline",
     "SqlCatalog",
     "StoredContent",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from imagedex.catalog.interfaces import (
     CatalogEntry,
     ImageState,
     IndexEntry,
-    OutlineRow,
+    Outline,
     StoredContent,
 )
 from imagedex.core.errors import NotFound
@@ -86,21 +87,22 @@ class SqlCatalog:
                 found.update((row[0], _catalog_entry(row)) for row in rows.all())
         return found
 
-    def outline(self, index_id: int, directory: str) -> Iterator[Sequence[OutlineRow]]:
-        """Yield all images below a directory, by path, some thousands at a time."""
+    def outline(self, index_id: int, directory: str) -> Iterator[Outline]:
+        """Yield all images below a directory, some thousands at a time."""
         first, end = _range_below(directory)
         after = first
         while True:
             with self._database.read() as snapshot:
-                # Straight to the driver, since a scan of a million unchanged files takes little
-                # longer than this.
+                # A column at a time, which the driver reads without keeping other threads waiting:
+                # a scan of a million unchanged files takes little longer than their rows would.
                 driver: Any = snapshot.connection.connection.driver_connection
-                rows = driver.execute(_OUTLINE, (index_id, after, end, _OUTLINE_ROWS)).fetchall()
-            if rows:
-                yield rows
-            if len(rows) < _OUTLINE_ROWS:
+                values = (index_id, after, end, _OUTLINE_ROWS)
+                after, *columns = driver.execute(_OUTLINE, values).fetchone()
+            outline = Outline(*map(json.loads, columns))
+            if outline.image_paths:
+                yield outline
+            if len(outline.image_paths) < _OUTLINE_ROWS:
                 return
-            after = rows[-1][0]
 
     def count_below(self, index_id: int, directory: str) -> int:
         """Return how many images are known below a directory."""
@@ -246,7 +248,7 @@ class SqlCatalog:
             places, new = [], {}
             for location, facts in batch:
                 row = known.get(facts.image_path)
-                if row is None or row.segment is None:
+                if row is None or row.segment is None or row.content_hash != facts.content_hash:
                     new[facts.image_path] = _indexed_values(index_id, location, facts)
                 else:
                     place = {"to_segment": location.segment, "to_row": location.row}
@@ -405,7 +407,13 @@ _MOVE = (
     .where(images.c.image_key == bindparam("known_key"))
     .values(segment=bindparam("to_segment"), segment_row=bindparam("to_row"))
 )
-_KNOWN = select(images.c.image_key, images.c.image_path, images.c.state, images.c.segment)
+_KNOWN = select(
+    images.c.image_key,
+    images.c.image_path,
+    images.c.state,
+    images.c.segment,
+    images.c.content_hash,
+)
 _BY_PATH = (
     images.c.index_id == bindparam("of_index"),
     images.c.image_path.in_(bindparam("paths", expanding=True)),
@@ -443,8 +451,14 @@ _FORGET_MISSING = delete(missing_images).where(
 )
 _OUTLINE_ROWS = 10_000
 _OUTLINE = """
-SELECT image_path, size, mtime_ns, state = 'indexed' AND segment IS NOT NULL FROM images
-WHERE index_id = ? AND image_path > ? AND image_path < ? ORDER BY image_path LIMIT ?
+SELECT max(path), json_group_array(path), json_group_array(size), json_group_array(mtime),
+  json_group_array(is_indexed)
+FROM (
+  SELECT image_path AS path, ifnull(size, -1) AS size, ifnull(mtime_ns, 0) AS mtime,
+    state = 'indexed' AND segment IS NOT NULL AS is_indexed
+  FROM images
+  WHERE index_id = ? AND image_path > ? AND image_path < ? ORDER BY image_path LIMIT ?
+)
 """
 _STATES = {state.value: state for state in ImageState}
 

@@ -11,13 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from imagedex.core.images import FileStamp, ImageFacts, ImageFailure, RowLocation
 from imagedex.database import Transaction
-
-OutlineRow: TypeAlias = tuple[str, int | None, int | None, bool]
-"""Path, size and mtime in nanoseconds of an image, and whether that very version is indexed."""
 
 
 class ImageState(StrEnum):
@@ -52,6 +49,16 @@ class CatalogEntry:
     height: int | None
     reason: str | None  # Of the failure.
     detail: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """Some images in columns, since there can be a million of them."""
+
+    image_paths: list[str]
+    sizes: list[int]  # -1 where the file could not be read.
+    mtimes_ns: list[int]  # 0 where the file could not be read.
+    is_indexed: list[int]  # 1 where that very version is indexed, otherwise 0.
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +100,8 @@ class Catalog(Protocol):
         """Return the entries of those paths that are known. Any number of paths."""
         ...
 
-    def outline(self, index_id: int, directory: str) -> Iterator[Sequence[OutlineRow]]:
-        """Yield all images below a directory, by path, some thousands at a time.
+    def outline(self, index_id: int, directory: str) -> Iterator[Outline]:
+        """Yield all images below a directory, some thousands at a time.
 
         Each batch is as of its own moment.
         """
@@ -174,9 +181,9 @@ class Catalog(Protocol):
     ) -> None:
         """Bring the catalog to a generation that only moved rows: their new locations in.
 
-        Whatever else is known of an image stays, also that a later version of it failed. An
-        image that is not known as indexed becomes so. A generation that is recorded already, or
-        an older one, changes nothing.
+        Whatever else is known of an image stays, also that a later version of it failed, or that
+        its file is missing. An image that is not known as indexed with this content becomes so. A
+        generation that is recorded already, or an older one, changes nothing.
         """
         ...
 

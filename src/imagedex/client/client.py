@@ -101,6 +101,7 @@ class ImagedexClient:
         *,
         index_prefix: str | None = None,
         force_reindex: bool = False,
+        ignore: Sequence[str] = (),
         priority: str = "normal",
         idempotency_key: str | None = None,
     ) -> TriggerReceipt:
@@ -110,7 +111,7 @@ class ImagedexClient:
             "force_reindex": force_reindex,
             "priority": priority,
         }
-        body |= _given(index_prefix=index_prefix)
+        body |= _given(index_prefix=index_prefix, ignore=list(ignore) or None)
         return self._post("/api/v1/index/trigger", body, TriggerReceipt, idempotency_key)
 
     def notify(

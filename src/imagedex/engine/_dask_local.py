@@ -97,9 +97,13 @@ class DaskLocalEngine:
         return 2 * self._workers
 
     def submit(
-        self, function: ChunkFunction[PayloadT, ResultT], payload: PayloadT
+        self,
+        function: ChunkFunction[PayloadT, ResultT],
+        payload: PayloadT,
+        *,
+        group: str | None = None,
     ) -> Future[ResultT]:
-        """Run ``function(context, payload)`` on some worker.
+        """Run ``function(context, payload)`` on some worker, the same one for a group.
 
         Raises TypeError when a worker could not import the function. While the engine is not
         started the future ends at once with EngineError.
@@ -111,4 +115,4 @@ class DaskLocalEngine:
                 EngineError("The engine is not running; start it and run the chunk again.")
             )
             return refused
-        return cast("Future[ResultT]", session.submit(function, payload))
+        return cast("Future[ResultT]", session.submit(function, payload, group=group))

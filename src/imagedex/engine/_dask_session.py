@@ -127,9 +127,16 @@ class DaskSession:
             self._answers.shutdown(wait=False)
             self._resources.close()
 
-    def submit(self, function: Callable[..., Any], payload: object) -> Future[Any]:
+    def submit(
+        self, function: Callable[..., Any], payload: object, *, group: str | None = None
+    ) -> Future[Any]:
         """Run a function on some worker; raises TypeError when a worker could not import it."""
-        call = Call(future=Future(), sealed=seal_call(function, payload), name=name_of(function))
+        call = Call(
+            future=Future(),
+            sealed=seal_call(function, payload),
+            name=name_of(function),
+            group=group,
+        )
         # A loop that is stopping takes callbacks and forgets them; what was accepted before the
         # close began is ended by it.
         if not self._loop.call(self._dispatcher.submit, call) or self._closed:

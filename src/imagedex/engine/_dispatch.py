@@ -9,7 +9,7 @@ same worker as a deadly one.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from imagedex.core.errors import EngineError
 from imagedex.engine.interfaces import WorkerStatus
 
 _ALLOWED_DEATHS = 1  # A chunk that was running when its worker died is run once more.
+_REMEMBERED_GROUPS = 256  # Far more than there are jobs at once.
 
 
 class WorkerDied(Exception):
@@ -32,11 +33,15 @@ class Call:
     future: Future[Any]
     sealed: bytes
     name: str  # Of the chunk function, for messages.
+    group: str | None = None  # Those of one group run on one worker.
     deaths: int = 0  # Workers that died while they ran it.
 
 
 class Dispatcher:
     """Hands calls to the workers that have the least, in the order of their submission.
+
+    Calls of a group go to the worker that had its first one; while that is busy, those behind
+    them go past.
 
     Every method must be called on the event loop's thread, except :meth:`snapshot`.
 
@@ -72,6 +77,7 @@ class Dispatcher:
         self._waiting: deque[Call] = deque()
         self._connected: dict[str, list[Call]] = {}  # What each worker runs.
         self._running: dict[asyncio.Task[None], Call] = {}
+        self._homes: OrderedDict[str, str] = OrderedDict()  # The worker of each group.
         self._give_up: asyncio.TimerHandle | None = None
         self._closed: EngineError | None = None
 
@@ -118,15 +124,19 @@ class Dispatcher:
         self._running.clear()
 
     def _assign(self) -> None:
-        while self._waiting:
-            # A call that has to wait for a worker of its own holds up those behind it, or new
-            # ones would keep all workers taken.
-            worker_id = self._worker_for(self._waiting[0])
+        for call in tuple(self._waiting):
+            worker_id = self._worker_for(call)
             if worker_id is None:
+                if self._home_of(call) is not None:
+                    continue
+                # A call that has to wait for a worker of its own holds up those behind it, or new
+                # ones would keep all workers taken.
                 break
-            call = self._waiting.popleft()
+            self._waiting.remove(call)
             if not _begin(call.future):
                 continue
+            if call.group is not None:
+                self._remember_home(call.group, worker_id)
             self._connected[worker_id].append(call)
             task = asyncio.get_running_loop().create_task(self._run_on(worker_id, call))
             self._running[task] = call
@@ -135,17 +145,34 @@ class Dispatcher:
 
     def _worker_for(self, call: Call) -> str | None:
         """Return the worker that has the least to do, among those that may take the call."""
+        home = self._home_of(call)
         room = [
             (len(calls), worker_id)
             for worker_id, calls in self._connected.items()
-            if not calls
-            or (
-                len(calls) < self._calls_per_worker
-                and not call.deaths
-                and not any(other.deaths for other in calls)
+            if home in (None, worker_id)
+            and (
+                not calls
+                or (
+                    len(calls) < self._calls_per_worker
+                    and not call.deaths
+                    and not any(other.deaths for other in calls)
+                )
             )
         ]
         return min(room, key=lambda pair: pair[0])[1] if room else None
+
+    def _home_of(self, call: Call) -> str | None:
+        """Return the worker that a call must wait for, if there is such a one."""
+        if call.group is None or call.deaths:
+            return None
+        home = self._homes.get(call.group)
+        return home if home in self._connected else None
+
+    def _remember_home(self, group: str, worker_id: str) -> None:
+        self._homes[group] = worker_id
+        self._homes.move_to_end(group)
+        if len(self._homes) > _REMEMBERED_GROUPS:
+            self._homes.popitem(last=False)
 
     def _put_back(self, call: Call) -> None:
         """Have a call run again before all that have not begun."""

@@ -90,7 +90,11 @@ class Engine(Protocol):
         ...
 
     def submit(
-        self, function: ChunkFunction[PayloadT, ResultT], payload: PayloadT
+        self,
+        function: ChunkFunction[PayloadT, ResultT],
+        payload: PayloadT,
+        *,
+        group: str | None = None,
     ) -> Future[ResultT]:
         """Run ``function(context, payload)`` on some worker.
 
@@ -99,7 +103,8 @@ class Engine(Protocol):
         on a thread of its own, so that one can prepare while another works. The future ends
         with the function's result, with the exception that it raised, or with EngineError when
         workers died under it repeatedly or none is left. Cancelling the future takes a chunk
-        back that has not begun. Callbacks of the future are called on threads of the engine and
+        back that has not begun. Chunks of one ``group`` run on one worker as long as it lives.
+        Callbacks of the future are called on threads of the engine and
         should not wait for other chunks.
 
         Raises TypeError when a worker could not import the function, and what pickle raises when

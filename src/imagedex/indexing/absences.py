@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from imagedex.catalog import Catalog
+from imagedex.ingest import ImageRoots
 from imagedex.jobs import JobPaused
 
 _LOOKUP_IMAGES = 2000
@@ -45,11 +47,26 @@ def is_gone(image_path: str) -> bool:
     return False
 
 
+def surely_gone(image_paths: Iterable[str], roots: ImageRoots) -> list[str]:
+    """Return those paths under which there is nothing though their image root is there.
+
+    A root that is empty may be a share that is not mounted, and one that is none any more is
+    nobody's business.
+    """
+    gone: dict[str, list[str]] = defaultdict(list)
+    for path in image_paths:
+        if is_gone(path) and (root := roots.find_root(path)) is not None:
+            gone[root].append(path)
+    # The roots last: a share that goes away takes its files before anybody could see it.
+    return [path for root, paths in gone.items() if roots.is_present(root) for path in paths]
+
+
 def sort_out(
     missing_since: Mapping[str, float],
     catalog: Catalog,
     index_id: int,
     *,
+    roots: ImageRoots,
     due_before: float,
     added: Collection[int],
 ) -> Absences:
@@ -60,7 +77,7 @@ def sort_out(
     has gone. An older copy elsewhere says nothing, since the share of the missing one may be away.
     """
     absences = Absences()
-    gone = [path for path in missing_since if is_gone(path)]
+    gone = surely_gone(missing_since, roots)
     for start in range(0, len(gone), _LOOKUP_IMAGES):
         known = catalog.lookup(index_id, gone[start : start + _LOOKUP_IMAGES])
         for path, entry in known.items():

@@ -90,6 +90,7 @@ class IndexFlow:
         ignore: IgnoreRules,
         removal: RemovalRules,
         settle_seconds: float,
+        shared_from_images: int,
     ) -> None:
         self._database = database
         self._catalog = catalog
@@ -105,6 +106,7 @@ class IndexFlow:
         self._ignore = ignore
         self._removal = removal
         self._settle_seconds = settle_seconds
+        self._shared_from_images = shared_from_images
 
     def run(self, run: JobRun) -> None:
         """Run a job to its end, or until it should stop (see ``JobRun.checkpoint``)."""
@@ -188,8 +190,9 @@ class IndexFlow:
     def _plan_directory(self, run: JobRun, directory: str) -> Plan:
         job = run.lease.job
         settled_before = time.time() - self._settle_seconds
+        ignore = IgnoreRules((*self._ignore.globs, *job.request.get("ignore", ())))
         plan = plan_scan(
-            scan(self._setup.image_roots, directory, ignore=self._ignore),
+            scan(self._setup.image_roots, directory, ignore=ignore),
             self._catalog,
             job.index_id,
             directory,
@@ -238,7 +241,12 @@ class IndexFlow:
             if entry.job_id == job.job_id
         }
         absences = sort_out(
-            missing, self._catalog, job.index_id, due_before=due_before, added=of_this_job
+            missing,
+            self._catalog,
+            job.index_id,
+            roots=self._setup.image_roots,
+            due_before=due_before,
+            added=of_this_job,
         )
         run.checkpoint()
         if absences.moved:
@@ -339,6 +347,8 @@ class IndexFlow:
         index_prefix: Path,
         known: KnownContents,
     ) -> None:
+        job = run.lease.job
+        is_shared = job.kind is JobKind.FULL or job.total_images >= self._shared_from_images
         while len(futures) < self._engine.chunks_in_flight:
             chunk = next(waiting, None)
             if chunk is None:
@@ -346,13 +356,14 @@ class IndexFlow:
             task = ChunkTask(
                 setup=self._setup,
                 index_prefix=index_prefix,
-                job_id=run.lease.job.job_id,
+                job_id=job.job_id,
                 number=chunk.number,
                 fence=run.lease.fence,
                 image_paths=chunk.image_paths,
                 known=known.of(chunk.image_paths),
             )
-            futures.add(self._engine.submit(embed_chunk, task))
+            group = None if is_shared else job.job_id
+            futures.add(self._engine.submit(embed_chunk, task, group=group))
 
     def _checkpoint(self, run: JobRun, done: ChunkDone) -> int:
         with self._database.transaction() as transaction:

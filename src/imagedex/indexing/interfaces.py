@@ -59,10 +59,15 @@ class Indexing(Protocol):
         *,
         index_prefix: str | None = None,
         force_reindex: bool = False,
+        ignore: Sequence[str] = (),
         priority: Priority = Priority.NORMAL,
         idempotency: IdempotencyKey | None = None,
     ) -> Job:
-        """Request that a directory be scanned and its new and changed images be indexed."""
+        """Request that a directory be scanned and its new and changed images be indexed.
+
+        ``ignore`` are globs of what this scan passes over beside what every scan does. Raises
+        InvalidRequest for one that can match nothing.
+        """
         ...
 
     def notify(

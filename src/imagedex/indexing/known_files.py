@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imagedex.catalog import OutlineRow
+from imagedex.catalog import Outline
+
+ScalarT = TypeVar("ScalarT", bound=np.generic)
 
 
 class KnownFiles:
@@ -18,23 +21,20 @@ class KnownFiles:
     file has changed, or was not met, never that it is as it was with another size or mtime.
     """
 
-    def __init__(self, batches: Iterable[Sequence[OutlineRow]]) -> None:
-        """Take note of all rows of an outline."""
-        columns: list[NDArray[np.int64]] = []
-        for rows in batches:
-            hashes = [hash(row[0]) for row in rows]
-            # What could not be read has no stamp, and is not as it was.
-            sizes = [-1 if row[1] is None else row[1] for row in rows]
-            mtimes = [0 if row[2] is None else row[2] for row in rows]
-            is_indexed = [row[3] for row in rows]
-            columns.append(np.array([hashes, sizes, mtimes, is_indexed], dtype=np.int64))
-        table = np.concatenate(columns, axis=1) if columns else np.empty((4, 0), dtype=np.int64)
-        del columns
-        order = np.argsort(table[0], kind="stable")
-        self._hashes = table[0][order]
-        self._sizes = table[1][order]
-        self._mtimes = table[2][order]
-        self._is_indexed = table[3][order].astype(np.bool_)
+    def __init__(self, outlines: Iterable[Outline]) -> None:
+        """Take note of all that is known."""
+        hashes, sizes, mtimes, is_indexed = [], [], [], []
+        for outline in outlines:
+            hashes.append(_hashes_of(outline.image_paths))
+            sizes.append(np.array(outline.sizes, dtype=np.int64))
+            mtimes.append(np.array(outline.mtimes_ns, dtype=np.int64))
+            is_indexed.append(np.array(outline.is_indexed, dtype=np.bool_))
+        all_hashes = _joined(hashes, np.int64)
+        order = np.argsort(all_hashes, kind="stable")
+        self._hashes = all_hashes[order]
+        self._sizes = _joined(sizes, np.int64)[order]
+        self._mtimes = _joined(mtimes, np.int64)[order]
+        self._is_indexed = _joined(is_indexed, np.bool_)[order]
         self._is_met = np.zeros(len(order), dtype=np.bool_)
 
     def __len__(self) -> int:
@@ -56,17 +56,28 @@ class KnownFiles:
         )
         return unchanged
 
-    def not_met(self, batches: Iterable[Sequence[OutlineRow]]) -> Iterator[str]:
-        """Yield those paths of the same outline that were never asked for."""
+    def not_met(self, outlines: Iterable[Outline]) -> Iterator[str]:
+        """Yield those paths of the same outlines that were never asked for."""
         if self._is_met.all():
             return
-        for rows in batches:
-            paths = [row[0] for row in rows]
+        for outline in outlines:
+            paths = outline.image_paths
             found, is_known = self._rows_of(paths)
             is_missing = is_known & ~self._is_met[found]
             yield from (paths[place] for place in np.flatnonzero(is_missing))
 
     def _rows_of(self, paths: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        hashes = np.fromiter(map(hash, paths), dtype=np.int64, count=len(paths))
+        hashes = _hashes_of(paths)
         rows = np.minimum(np.searchsorted(self._hashes, hashes), len(self._hashes) - 1)
         return rows, self._hashes[rows] == hashes
+
+
+def _hashes_of(paths: Sequence[str]) -> NDArray[np.int64]:
+    return np.fromiter(map(hash, paths), dtype=np.int64, count=len(paths))
+
+
+def _joined(parts: list[NDArray[ScalarT]], kind: type[ScalarT]) -> NDArray[ScalarT]:
+    """Return the parts as one array, and let go of them."""
+    joined = np.concatenate(parts) if parts else np.empty(0, dtype=kind)
+    parts.clear()
+    return joined

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import TypeVar
 
 from imagedex.catalog import Catalog, CatalogEntry, ImageState
@@ -15,8 +17,13 @@ from imagedex.indexing.known_files import KnownFiles
 from imagedex.ingest import ImageRoots, ScannedFile, stamp_of
 from imagedex.jobs import ChunkAction, PlannedChunk
 
+ItemT = TypeVar("ItemT")
+
 LOOKUP_IMAGES = 2000
 """Images that are looked up in the catalog at once."""
+
+_BATCHES_AHEAD = 100
+"""Of the scan, while the catalog is being read; some 50 MB."""
 
 _LASTING_REASONS = frozenset(
     {
@@ -97,21 +104,25 @@ def plan_scan(
     known file.
     """
     plan = Plan()
-    known = KnownFiles(catalog.outline(index_id, directory))
     unread: set[str] = set()
     scan = _ScanPlanner(plan, catalog, index_id, force=force, settled_before_ns=settled_before_ns)
-    for batch in _batches(scanned, LOOKUP_IMAGES):
-        files = [item for item in batch if isinstance(item, ScannedFile)]
+    batches = _batches(scanned, LOOKUP_IMAGES)
+    # Side by side: the catalog is mostly SQLite's work, the scan the kernel's and Python's.
+    with ThreadPoolExecutor(1, "catalog-reader") as reader:
+        reading = reader.submit(lambda: KnownFiles(catalog.outline(index_id, directory)))
+        ahead = _take_until_done(batches, reading)
+        known = reading.result()
+    for batch in chain(_emptied(ahead), batches):
+        files = [item for item in batch if type(item) is ScannedFile]
         if len(files) < len(batch):
             failures = [item for item in batch if isinstance(item, ImageFailure)]
             unread.update(failure.image_path for failure in failures)
             for failure in failures:
                 plan.settle(failure)
-        unchanged = known.are_unchanged(
-            [file.image_path for file in files],
-            [file.size for file in files],
-            [file.mtime_ns for file in files],
-        )
+        if not files:
+            continue
+        paths, sizes, mtimes = zip(*files, strict=True)
+        unchanged = known.are_unchanged(paths, sizes, mtimes)
         if force:
             unchanged[:] = False
         same = int(unchanged.sum())
@@ -125,6 +136,24 @@ def plan_scan(
         if not _is_below(path, unread) and is_gone(path)
     ]
     return plan
+
+
+def _take_until_done(
+    batches: Iterator[list[ItemT]], reading: Future[KnownFiles]
+) -> deque[list[ItemT]]:
+    """Take batches while something else is read, and not more than fit into memory."""
+    taken: deque[list[ItemT]] = deque()
+    while not reading.done() and len(taken) < _BATCHES_AHEAD:
+        batch = next(batches, None)
+        if batch is None:
+            break
+        taken.append(batch)
+    return taken
+
+
+def _emptied(batches: deque[list[ItemT]]) -> Iterator[list[ItemT]]:
+    while batches:
+        yield batches.popleft()
 
 
 def _is_below(path: str, directories: set[str]) -> bool:
@@ -226,9 +255,6 @@ def _plan_absent(
     else:
         detail = "There is no such file, and none was indexed under this path."
         plan.settle(ImageFailure(image_path, FailureReason.VANISHED, detail))
-
-
-ItemT = TypeVar("ItemT")
 
 
 def _batches(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:

@@ -17,8 +17,9 @@ from imagedex.core.errors import StorageError
 from imagedex.core.images import ImageFacts, RowLocation
 from imagedex.database import Database, Transaction
 from imagedex.embedding import VectorSpace
-from imagedex.indexing.absences import is_gone
+from imagedex.indexing.absences import surely_gone
 from imagedex.indexing.reconciling import Reconciler
+from imagedex.ingest import ImageRoots
 from imagedex.jobs import Chunk, ChunkAction, ChunkDone, ChunkState, JobStore, Lease
 from imagedex.segments import Commit, IndexFiles, Manifest, Merge
 
@@ -35,6 +36,7 @@ class Publisher:
         catalog: Catalog,
         jobs: JobStore,
         model: VectorSpace,
+        image_roots: ImageRoots,
         files_of: Callable[[Path], IndexFiles],
         on_published: Callable[[Path], object],
     ) -> None:
@@ -42,6 +44,7 @@ class Publisher:
         self._catalog = catalog
         self._jobs = jobs
         self._model = model
+        self._image_roots = image_roots
         self._files_of = files_of
         self._on_published = on_published
         self._reconciler = Reconciler(
@@ -117,8 +120,11 @@ class Publisher:
         self, lease: Lease, index_prefix: Path, job_id: str, chunks: list[Chunk]
     ) -> None:
         removals = [chunk for chunk in chunks if chunk.action is ChunkAction.REMOVE]
-        # Looked at once more: storage that failed may have let days pass since they were planned.
-        gone = [path for chunk in removals for path in chunk.image_paths if is_gone(path)]
+        # Looked at once more: storage that failed may have let days pass since they were planned,
+        # and the share of the images may be away as well.
+        gone = surely_gone(
+            (path for chunk in removals for path in chunk.image_paths), self._image_roots
+        )
         parts = tuple(chunk.part for chunk in chunks if chunk.part is not None)
         numbers = tuple(chunk.number for chunk in chunks)
 

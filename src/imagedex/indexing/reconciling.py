@@ -116,10 +116,17 @@ class Reconciler:
             buried = files.read_tombstones(
                 [entry for entry in manifest.tombstones if entry.generation == generation]
             )
+            # What a merge wrote were segments before, and belongs to no chunk.
+            is_merge = bool(segments) and not any(entry.chunks for entry in segments)
             with self._database.transaction() as transaction:
-                self._catalog.record_generation(
-                    transaction, index_id, generation=generation, indexed=rows
-                )
+                if is_merge:
+                    self._catalog.record_merge(
+                        transaction, index_id, generation=generation, moved=rows
+                    )
+                else:
+                    self._catalog.record_generation(
+                        transaction, index_id, generation=generation, indexed=rows
+                    )
                 # After the rows: an image that changed has moved on from the row that is buried.
                 self._catalog.record_tombstones(transaction, index_id, buried)
                 for entry in segments:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from imagedex.catalog import Catalog
-from imagedex.core.errors import NotFound
+from imagedex.core.errors import InvalidRequest, NotFound, SettingsError
 from imagedex.core.times import utc_now
 from imagedex.embedding import EmbeddingModel
 from imagedex.engine import Engine, WorkerStatus
 from imagedex.indexing.interfaces import IndexStats, JobReport, WorkerReport
 from imagedex.indexing.locations import IndexLocations
-from imagedex.ingest import ImageRoots, require_directory
+from imagedex.ingest import IgnoreRules, ImageRoots, require_directory
 from imagedex.jobs import (
     IdempotencyKey,
     Job,
@@ -59,13 +59,16 @@ class IndexingService:
         *,
         index_prefix: str | None = None,
         force_reindex: bool = False,
+        ignore: Sequence[str] = (),
         priority: Priority = Priority.NORMAL,
         idempotency: IdempotencyKey | None = None,
     ) -> Job:
         """Request that a directory be scanned and its new and changed images be indexed."""
         directory = self._image_roots.check(image_dir)
         require_directory(directory)
-        request = {"image_dir": directory, "force_reindex": force_reindex}
+        request: dict[str, Any] = {"image_dir": directory, "force_reindex": force_reindex}
+        if ignore:
+            request["ignore"] = list(_checked_rules(ignore).globs)
         return self._submit(JobKind.FULL, request, index_prefix, priority, idempotency)
 
     def notify(
@@ -185,6 +188,13 @@ class IndexingService:
             if manifest is None
             else sum(s.parquet.bytes for s in manifest.segments),
         )
+
+
+def _checked_rules(globs: Sequence[str]) -> IgnoreRules:
+    try:
+        return IgnoreRules(tuple(sorted(set(globs))))
+    except SettingsError as error:
+        raise InvalidRequest(str(error)) from error
 
 
 def _estimated_completion(job: Job, embedded: int) -> datetime | None:

@@ -71,9 +71,9 @@ class ImageRoots:
 
         Raises OutsideImageRoots.
         """
-        holding = [root for root in self.directories if _lies_in(path, root)]
-        if holding:
-            return max(holding, key=len)
+        root = self.find_root(path)
+        if root is not None:
+            return root
         if not self.directories:
             raise OutsideImageRoots(
                 f"{path!r} cannot be used: no image root is set. Set IMAGEDEX_IMAGE_ROOTS to the "
@@ -83,6 +83,11 @@ class ImageRoots:
             f"{path!r} lies outside the image roots ({', '.join(self.directories)}); add its "
             "directory to IMAGEDEX_IMAGE_ROOTS."
         )
+
+    def find_root(self, path: str) -> str | None:
+        """Return the innermost root that a normalised path lies in, or None outside of all."""
+        holding = [root for root in self.directories if _lies_in(path, root)]
+        return max(holding, key=len, default=None)
 
     def holds_real_path(self, real_path: str) -> bool:
         """Say whether a path without links lies in a root, with the root's own links resolved."""

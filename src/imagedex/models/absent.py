@@ -33,13 +33,14 @@ class AbsentModel:
 
     def load_image_encoder(self, *, threads: int) -> ImageEncoder:  # noqa: ARG002 - the protocol's.
         """Raise ModelNotInstalled with the command that installs the model."""
-        self._refuse()
+        self.refuse()
 
     def load_text_encoder(self, *, threads: int) -> TextEncoder:  # noqa: ARG002 - the protocol's.
         """Raise ModelNotInstalled with the command that installs the model."""
-        self._refuse()
+        self.refuse()
 
-    def _refuse(self) -> NoReturn:
+    def refuse(self) -> NoReturn:
+        """Raise ModelNotInstalled with the command that installs the model."""
         raise ModelNotInstalled(
             f"The model {self.name!r} is not installed, so no text or image can be embedded. Get "
             f"it by: imagedex models pull {self.name} (without a network, with the option "

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from imagedex.core.errors import ModelError
+from imagedex.embedding.clip.small_files import read_small_file
 
 _START = "<|startoftext|>"
 _END = "<|endoftext|>"
@@ -24,8 +25,8 @@ _WORDS = (
 def clip_tokenizer(vocabulary: Path, merges: Path) -> dict[str, Any]:
     """Return the content of a tokenizer.json. Raises ModelError when the files are not CLIP's."""
     try:
-        ids: dict[str, int] = json.loads(vocabulary.read_text("utf-8"))
-        lines = merges.read_text("utf-8").splitlines()
+        ids: dict[str, int] = json.loads(read_small_file(vocabulary))
+        lines = read_small_file(merges).decode().splitlines()
         start, end = ids[_START], ids[_END]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(

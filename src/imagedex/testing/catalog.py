@@ -226,7 +226,7 @@ class CatalogContract:
                 index_id,
                 generation=generation,
                 moved=[
-                    (RowLocation(generation, row), make_facts(path, content_hash="b" * 64))
+                    (RowLocation(generation, row), make_facts(path))
                     for row, path in enumerate(paths.split())
                 ],
             )
@@ -257,6 +257,49 @@ class CatalogContract:
         self.move(index_id, 2, "/a /b /c")
         assert catalog.counts(index_id) == CatalogCounts(indexed=3, failed=0)
         assert catalog.lookup(index_id, ["/c"])["/c"].location == RowLocation(2, 2)
+
+    def test_a_merge_brings_contents_that_were_not_known(
+        self, catalog: Catalog, index_id: int
+    ) -> None:
+        self.publish(index_id, 1, "/a")
+        newer = replace(make_facts("/a"), content_hash="f" * 64)
+        with self._kept_database.transaction() as transaction:
+            catalog.record_merge(
+                transaction, index_id, generation=3, moved=[(RowLocation(3, 0), newer)]
+            )
+        (known,) = catalog.lookup(index_id, ["/a"]).values()
+        assert (known.content_hash, known.location) == ("f" * 64, RowLocation(3, 0))
+
+    def test_an_outline_tells_of_each_image_below_a_directory(
+        self, catalog: Catalog, index_id: int
+    ) -> None:
+        odd = '/p/"quoted"\\n/é.jpg'
+        self.publish(index_id, 1, f"/p/a /p/b /pa /p/deep/c {odd}")
+        self.fail(
+            index_id,
+            make_failure("/p/b", stamp=FileStamp(9, 2**62)),
+            make_failure("/p/never", stamp=None),
+        )
+        found = {
+            path: rest
+            for outline in catalog.outline(index_id, "/p")
+            for path, *rest in zip(
+                outline.image_paths,
+                outline.sizes,
+                outline.mtimes_ns,
+                outline.is_indexed,
+                strict=True,
+            )
+        }
+        stamp = make_facts("/p/a").stamp
+        assert found == {
+            "/p/a": [stamp.size, stamp.mtime_ns, 1],
+            "/p/b": [9, 2**62, 0],
+            "/p/deep/c": [stamp.size, stamp.mtime_ns, 1],
+            "/p/never": [-1, 0, 0],
+            odd: [stamp.size, stamp.mtime_ns, 1],
+        }
+        assert list(catalog.outline(index_id, "/elsewhere")) == []
 
     def test_images_of_segments_that_are_lost_are_forgotten(
         self, catalog: Catalog, index_id: int

@@ -87,9 +87,13 @@ class ThreadEngine:
         return 2 * self._workers
 
     def submit(
-        self, function: ChunkFunction[PayloadT, ResultT], payload: PayloadT
+        self,
+        function: ChunkFunction[PayloadT, ResultT],
+        payload: PayloadT,
+        *,
+        group: str | None = None,
     ) -> Future[ResultT]:
-        """Run the function on some thread."""
+        """Run the function on some thread; to a payload they are all one worker."""
         sealed = seal_call(function, payload)
         with self._lock:
             if self._pool is None or self._context is None:

@@ -55,12 +55,18 @@ class InMemoryIndexing:
         *,
         index_prefix: str | None = None,
         force_reindex: bool = False,
+        ignore: Sequence[str] = (),
         priority: Priority = Priority.NORMAL,
         idempotency: IdempotencyKey | None = None,
     ) -> Job:
         self._require_inside(image_dir)
         prefix = str(self.locations.resolve(index_prefix))
-        request = {"image_dir": image_dir, "index_prefix": prefix, "force": force_reindex}
+        request = {
+            "image_dir": image_dir,
+            "index_prefix": prefix,
+            "force": force_reindex,
+            "ignore": list(ignore),
+        }
         return self._submit(JobKind.FULL, request, priority, idempotency, images=0)
 
     def notify(

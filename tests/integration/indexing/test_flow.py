@@ -332,20 +332,43 @@ class TestOrder:
         finally:
             controller.close()
 
+    def test_a_removal_that_waits_keeps_an_image_whose_share_has_gone(self, tmp_path: Path) -> None:
+        controller = Controller(tmp_path)
+        try:
+            photo = controller.paint("photo.png", "green")
+            controller.paint("other.png", "blue")
+            job = controller.indexing.trigger(str(controller.photos))
+            controller.embed_without_publishing(job)
+            Path(photo).unlink()
+            early, _ = controller.indexing.notify([photo], priority=Priority.LOW)
+            controller.plan_removal_without_publishing(early, photo)
+            controller.photos.rename(tmp_path / "away")
+            controller.photos.mkdir()  # What an unmounted share leaves.
+            controller.runner.start()
+            for each in (job, early):
+                assert controller.wait(each).status is JobStatus.COMPLETED
+            assert sorted(controller.find("any")) == ["other.png", "photo.png"]
+            controller.photos.rmdir()
+            (tmp_path / "away").rename(controller.photos)
+            assert controller.wait(controller.indexing.notify([photo])[0]).failed_images == 0
+            assert controller.find("any") == ["other.png"]
+        finally:
+            controller.close()
+
 
 class DeadlyChunk(ThreadEngine):
     """An engine on which the chunk that holds a certain image always fails."""
 
     deadly = "deadly.png"
 
-    def submit(self, function: Any, payload: Any) -> Future[Any]:
+    def submit(self, function: Any, payload: Any, *, group: str | None = None) -> Future[Any]:
         if isinstance(payload, ChunkTask) and any(
             path.endswith(self.deadly) for path in payload.image_paths
         ):
             future: Future[Any] = Future()
             future.set_exception(EngineError("Two workers died on this chunk."))
             return future
-        return super().submit(function, payload)
+        return super().submit(function, payload, group=group)
 
 
 def test_a_chunk_that_kills_its_workers_keeps_no_other_from_being_published(
@@ -462,5 +485,57 @@ def test_a_notified_file_that_stays_broken_fails_after_three_attempts(tmp_path: 
         assert (job.status, job.processed_images, job.failed_images) == (JobStatus.COMPLETED, 1, 1)
         (failure,) = controller.indexing.failures(job.job_id, limit=9, cursor=None).items
         assert (failure.reason, failure.attempts) == ("not_an_image", 3)
+    finally:
+        controller.close()
+
+
+class GroupNotes(ThreadEngine):
+    """An engine that notes which chunks had to stay together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.groups: list[str | None] = []
+
+    def submit(self, function: Any, payload: Any, *, group: str | None = None) -> Future[Any]:
+        self.groups.append(group)
+        return super().submit(function, payload, group=group)
+
+
+def test_a_small_notification_goes_to_one_worker_and_a_large_one_to_all(tmp_path: Path) -> None:
+    engine = GroupNotes()
+    controller = Controller(tmp_path, chunk_images=2, engine=engine, shared_from_images=6)
+    controller.runner.start()
+    try:
+        paths = [controller.paint(f"{number}.png", "green") for number in range(6)]
+        small, _ = controller.indexing.notify(paths[:5])
+        assert controller.wait(small).status is JobStatus.COMPLETED
+        assert engine.groups == [small.job_id] * 3
+        engine.groups.clear()
+        assert controller.wait(controller.indexing.notify(paths)[0]).processed_images == 6
+        assert engine.groups == [None] * 3
+        engine.groups.clear()
+        controller.index(force=True)
+        assert engine.groups == [None] * 3
+    finally:
+        controller.close()
+
+
+def test_a_request_may_name_more_that_its_scan_passes_over(tmp_path: Path) -> None:
+    controller = Controller(tmp_path, ignore=["*_thumb.png"])
+    controller.runner.start()
+    try:
+        for name in ("red.png", "red_thumb.png", "red-draft.png"):
+            controller.paint(name, "red")
+        photos = str(controller.photos)
+        with pytest.raises(InvalidRequest, match="matches no file"):
+            controller.indexing.trigger(photos, ignore=["../x"])
+        first = controller.indexing.trigger(photos, ignore=["*-draft.*", "red-*"])
+        assert controller.wait(first).status is JobStatus.COMPLETED
+        assert controller.find("any") == ["red.png"]
+        controller.index()
+        assert sorted(controller.find("any")) == ["red-draft.png", "red.png"]
+        # What is passed over from now on stays.
+        assert controller.wait(controller.indexing.trigger(photos, ignore=["*"])).total_images == 0
+        assert sorted(controller.find("any")) == ["red-draft.png", "red.png"]
     finally:
         controller.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from imagedex.catalog import CatalogCounts
 from imagedex.core.errors import NotFound, StorageError
 from imagedex.indexing import MergePolicy
 from imagedex.jobs import JobStatus
@@ -120,6 +121,37 @@ def test_a_crash_between_a_merge_and_the_database_neither_loses_nor_doubles(
     _notify(third, third.paint("1.png", "blue"))
     assert third.find("blue", 1) == ["1.png"]
     assert sorted(third.find("any")) == [f"{number}.png" for number in range(1, 6)]
+
+
+def test_a_crash_right_after_a_merge_forgets_no_failure_and_no_time_of_grace(
+    start_controller: StartController, tmp_path: Path
+) -> None:
+    first = start_controller()
+    paths = [first.paint(f"{number}.png", "green") for number in range(4)]
+    first.index()
+    _notify(first, first.paint("new.png", "red"))
+    Path(paths[0]).write_bytes(b"no picture")
+    Path(paths[1]).unlink()
+    first.index()
+    photos = str(first.photos)
+    missing = first.catalog.missing_since(1, photos)
+    assert list(missing) == [paths[1]]
+    failed = first.catalog.lookup(1, [paths[0]])[paths[0]]
+    first.close()
+    shutil.copy(first.database_file, tmp_path / "before.db")
+    second = start_controller()
+    assert second.wait(second.indexing.rebuild()).status is JobStatus.COMPLETED
+    second.close()
+    for file in tmp_path.glob("imagedex.db*"):
+        file.unlink()
+    shutil.copy(tmp_path / "before.db", first.database_file)
+    third = start_controller()
+    third.publisher.reconcile(third.prefix)
+    assert third.catalog.missing_since(1, photos) == missing
+    known = third.catalog.lookup(1, [paths[0]])[paths[0]]
+    assert (known.state, known.stamp, known.reason) == (failed.state, failed.stamp, failed.reason)
+    assert known.location != failed.location
+    assert third.catalog.counts(1) == CatalogCounts(indexed=5, failed=1)
 
 
 def test_a_merge_that_the_storage_refuses_is_put_off(

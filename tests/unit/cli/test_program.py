@@ -48,6 +48,7 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         (["index"], "Missing argument"),
         (["index", ".", "a.png"], "name one directory alone"),
         (["index", "--force", "a.png"], "goes with a directory"),
+        (["index", "--ignore", "*_thumb.png", "a.png"], "goes with a directory"),
         (["index", "--no-wait", "."], "IMAGEDEX_URL"),
         (["index", "--priority", "urgent", "."], "urgent"),
         (["jobs", "--status", "running"], "No such option"),

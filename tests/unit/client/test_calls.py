@@ -36,10 +36,15 @@ def _move(application: InMemoryApplication, job_id: str, **changes: object) -> J
     return job
 
 
-def test_a_triggered_job_is_listed_and_has_a_state(client: ImagedexClient, tmp_path: Path) -> None:
-    receipt = client.trigger(str(tmp_path), priority="high", force_reindex=True)
+def test_a_triggered_job_is_listed_and_has_a_state(
+    client: ImagedexClient, application: InMemoryApplication, tmp_path: Path
+) -> None:
+    receipt = client.trigger(
+        str(tmp_path), priority="high", force_reindex=True, ignore=["*_thumb.jpg"]
+    )
 
     assert receipt.status == "queued"
+    assert application.indexing.status(receipt.job_id).job.request["ignore"] == ["*_thumb.jpg"]
     assert client.status(receipt.job_id).kind == "full"
     page = client.jobs(status="queued")
     assert [job.job_id for job in page.jobs] == [receipt.job_id]

@@ -44,8 +44,8 @@ class Stage:
         else:
             call.future.set_result(answer)
 
-    def submit(self, sealed: bytes) -> Future[Any]:
-        call = Call(future=Future(), sealed=sealed, name="chunk")
+    def submit(self, sealed: bytes, group: str | None = None) -> Future[Any]:
+        call = Call(future=Future(), sealed=sealed, name="chunk", group=group)
         self.dispatcher.submit(call)
         return call.future
 
@@ -104,6 +104,53 @@ def test_calls_are_spread_before_a_worker_gets_a_second_one() -> None:
         assert stage.running() == {"1": b"ac", "2": b"bd"}
         await stage.finish("2")
         assert stage.running() == {"1": b"ac", "2": b"de"}
+
+    play(scene)
+
+
+def test_the_calls_of_a_group_run_on_one_worker_and_let_others_pass() -> None:
+    async def scene() -> None:
+        stage = Stage()
+        stage.dispatcher.add_worker("1")
+        stage.dispatcher.add_worker("2")
+        for letter in b"abc":
+            stage.submit(bytes([letter]), "group")
+        await settled()
+        assert stage.running() == {"1": b"a"}
+        stage.submit(b"x")
+        stage.submit(b"y")
+        await settled()
+        assert stage.running() == {"1": b"a", "2": b"x"}
+        await stage.finish("1")  # Before y, which came later.
+        assert stage.running() == {"1": b"b", "2": b"x"}
+        await stage.finish("2")
+        assert stage.running() == {"1": b"b", "2": b"y"}
+        await stage.finish("2")
+        assert stage.running() == {"1": b"b"}
+        await stage.finish("1")
+        await stage.finish("1")
+        stage.submit(b"other")
+        stage.submit(b"d", "group")  # Its worker is remembered while none of it runs.
+        await settled()
+        assert stage.running() == {"1": b"other"}
+
+    play(scene)
+
+
+def test_a_group_moves_to_another_worker_when_its_own_dies() -> None:
+    async def scene() -> None:
+        stage = Stage()
+        stage.dispatcher.add_worker("1")
+        stage.dispatcher.add_worker("2")
+        futures = [stage.submit(bytes([letter]), "group") for letter in b"abc"]
+        await settled()
+        await stage.kill("1")
+        seen = []
+        while running := stage.running():
+            seen.append(running)
+            await stage.finish("2")
+        assert seen == [{"2": b"a"}, {"2": b"b"}, {"2": b"c"}]
+        assert [future.result(0) for future in futures] == [b"A", b"B", b"C"]
 
     play(scene)
 

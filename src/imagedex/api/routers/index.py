@@ -64,6 +64,7 @@ def index_router(context: ApiContext) -> APIRouter:
             body.image_dir,
             index_prefix=body.index_prefix,
             force_reindex=body.force_reindex,
+            ignore=body.ignore,
             priority=Priority[body.priority.upper()],
             idempotency=idempotency_of(idempotency_key, principal_of(request), "trigger", body),
         )

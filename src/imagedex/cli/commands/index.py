@@ -37,6 +37,15 @@ def index(
     force: Annotated[
         bool, typer.Option("--force", help="Embed unchanged images again too (a directory only).")
     ] = False,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ignore",
+            metavar="GLOB",
+            help="Pass over files and directories of this name, beside those that every scan "
+            "passes over (a directory only). May be given several times.",
+        ),
+    ] = None,
     priority: Annotated[
         PriorityName, typer.Option("--priority", help="Which job goes first.")
     ] = PriorityName.NORMAL,
@@ -60,6 +69,8 @@ def index(
     target = _target_of(paths)
     if force and target.directory is None:
         raise typer.BadParameter("it goes with a directory", param_hint="'--force'")
+    if ignore and target.directory is None:
+        raise typer.BadParameter("it goes with a directory", param_hint="'--ignore'")
     if no_wait and not is_remote():
         raise typer.BadParameter(
             "without a server nobody would do the work; set IMAGEDEX_URL and IMAGEDEX_API_KEY",
@@ -67,7 +78,9 @@ def index(
         )
     output = Output(as_json=as_json)
     with _indexing_client(invocation_of(context), target) as client:
-        receipt = _submit(client, target, absolute_text(index_prefix), force, priority)
+        receipt = _submit(
+            client, target, absolute_text(index_prefix), force, ignore or (), priority
+        )
         if no_wait:
             write_receipt(output, receipt)
         else:
@@ -143,6 +156,7 @@ def _submit(
     target: _Target,
     index_prefix: str | None,
     force: bool,
+    ignore: Sequence[str],
     priority: PriorityName,
 ) -> TriggerReceipt | NotifyReceipt:
     if target.directory is None:
@@ -151,5 +165,6 @@ def _submit(
         target.directory,
         index_prefix=index_prefix,
         force_reindex=force,
+        ignore=ignore,
         priority=priority.value,
     )

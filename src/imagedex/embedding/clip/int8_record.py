@@ -15,6 +15,7 @@ from typing import Any
 
 from imagedex.core.errors import ModelError
 from imagedex.embedding.clip.lock_file import LockedFile
+from imagedex.embedding.clip.small_files import read_small_file
 
 _FORMAT = 2  # The first had texts with one scale for a whole batch.
 _REMEDY = "Make the graph again by: imagedex models quantize NAME --images DIR"
@@ -54,7 +55,7 @@ class Int8Record:
         Raises ModelError for one that cannot be read or is damaged.
         """
         try:
-            content = path.read_bytes()
+            content = read_small_file(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from imagedex.core.errors import ModelError
+from imagedex.embedding.clip.small_files import read_small_file
 
 # Beyond all models that there are. Files come from strangers, and what they count is reserved.
 _LARGEST_COUNT = 65_536
@@ -32,7 +33,7 @@ class JsonFields:
     def load(cls, path: Path) -> JsonFields:
         """Read the object in the file ``path``."""
         try:
-            content = json.loads(path.read_bytes())
+            content = json.loads(read_small_file(path))
         except OSError as error:
             raise ModelError(
                 f"The model's file {str(path)!r} cannot be read: {error}; give this user the "

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from imagedex.core.errors import ModelError
+from imagedex.embedding.clip.small_files import read_small_file
 
 LOCK_FILE = "imagedex.json"
 _FORMAT = 1
@@ -70,7 +71,7 @@ class LockFile:
         """
         path = directory / LOCK_FILE
         try:
-            content = path.read_bytes()
+            content = read_small_file(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

@@ -12,6 +12,7 @@ import tokenizers
 from tokenizers import Encoding, Tokenizer, normalizers
 
 from imagedex.core.errors import ModelError
+from imagedex.embedding.clip.small_files import read_small_file
 from imagedex.embedding.clip.text_spec import Cleaning, TextSpec
 from imagedex.embedding.texts import readable
 
@@ -74,7 +75,7 @@ class ClipTokenizer:
 
     def _load(self) -> Tokenizer:
         with self._errors("cannot be read by"):
-            tokenizer = Tokenizer.from_str(self._path.read_text(encoding="utf-8"))
+            tokenizer = Tokenizer.from_str(read_small_file(self._path).decode())
         own = tokenizer.normalizer
         if self._cleaning is Cleaning.LOWER and (own is None or "A" in own.normalize_str("A")):
             steps = [normalizers.Lowercase()] if own is None else [normalizers.Lowercase(), own]

@@ -1,0 +1,1 @@
+"""Random operations on an index under ``kill -9``, held against a plain model."""
