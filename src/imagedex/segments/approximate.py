@@ -19,6 +19,7 @@ _FEW_ROWS = 2_000
 # So many times as deep as a search of all: of some rows the best lie closer together, so that codes
 # order them less well, and a depth that just reaches its recall for all falls short of it for some.
 _DEPTH_AMONG_SELECTED = 2
+_LEAST_CANDIDATES_AMONG_SELECTED = 800
 
 _Candidates = Callable[[NDArray[np.float32], SearchDepth], NDArray[np.int64]]
 
@@ -73,9 +74,13 @@ class ApproximateSearch:
             listed = self._listed_rows(selection)
 
             def candidates(some: NDArray[np.float32], depth: SearchDepth) -> NDArray[np.int64]:
-                enough = _DEPTH_AMONG_SELECTED * depth.probes * self._exact.rows // self._ivf.lists
                 count = _DEPTH_AMONG_SELECTED * depth.candidates
-                return self._ivf.candidates_among(some, count, among=listed, enough_rows=enough)
+                return self._ivf.candidates_among(
+                    some,
+                    max(_LEAST_CANDIDATES_AMONG_SELECTED, count),
+                    among=listed,
+                    depth=_DEPTH_AMONG_SELECTED * depth.probes,
+                )
 
             found = self._found_by_lists(queries, ks, candidates)
         left = [i for i, one in enumerate(found) if one is None]

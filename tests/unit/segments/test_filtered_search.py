@@ -22,7 +22,7 @@ from imagedex.segments import (
     Part,
 )
 from imagedex.segments._faiss import FaissFile
-from imagedex.segments._faiss_ivf import IvfFile
+from imagedex.segments._faiss_ivf import IvfFile, ListedRows
 from imagedex.segments.approximate import ApproximateSearch
 from imagedex.segments.exact import ExactSearch
 from imagedex.segments.ivf_tuning import tune
@@ -278,6 +278,27 @@ def test_recall_holds_among_rows_that_lie_together(
     marked = np.zeros(lists.rows, dtype=bool)
     marked[near] = True
     assert lists.recall(marked, _queries(lists), 10) >= 0.99
+
+
+def test_lists_are_read_as_the_allowed_rows_lie() -> None:
+    order = np.arange(10)  # The nearest first.
+    sizes = np.full(10, 100)
+    bits = np.zeros(125, dtype=np.uint8)
+
+    def read(counts: list[int], depth: int = 2) -> list[int]:
+        listed = ListedRows(bits, np.array(counts), sizes)
+        return listed.lists_to_read(order, depth).tolist()
+
+    # Half of all: twice as many lists as for all rows.
+    assert read([50] * 10) == [0, 1, 2, 3]
+    # All of some lists, among them the nearest: as many as for all rows.
+    assert read([100, 100, 0, 100, 0, 0, 100, 0, 0, 0]) == [0, 1]
+    # Those without an allowed row are left out.
+    assert read([100, 0, 0, 100, 0, 0, 100, 0, 0, 0]) == [0, 3]
+    # None near the query: its nearest ones may be anywhere.
+    assert read([0, 0, 100, 0, 100, 0, 0, 0, 0, 100]) == [2, 4, 9]
+    assert read([5, 5, 100, 0, 100, 0, 0, 0, 0, 100]) == [0, 1, 2, 4, 9]
+    assert read([1] * 10) == list(range(10))
 
 
 def test_a_segment_with_lists_is_filtered_by_what_is_recorded(tmp_path: Path) -> None:
