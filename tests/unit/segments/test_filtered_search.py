@@ -287,7 +287,8 @@ def test_lists_are_read_as_the_allowed_rows_lie() -> None:
 
     def read(counts: list[int], depth: int = 2) -> list[int]:
         listed = ListedRows(bits, np.array(counts), sizes)
-        return listed.lists_to_read(order, depth).tolist()
+        places: list[int] = listed.lists_to_read(order, depth).tolist()
+        return places
 
     # Half of all: twice as many lists as for all rows.
     assert read([50] * 10) == [0, 1, 2, 3]
