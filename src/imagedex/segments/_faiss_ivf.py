@@ -26,6 +26,7 @@ from imagedex.segments.durable import HashingFile
 _QUERY_BITS = 8  # Of a query's numbers: seven times as fast as float32 at the same recall.
 _TRAINING_ROWS_PER_LIST = 40
 _TRAINING_ROUNDS = 8
+_FAIR_SHARE = 0.5  # Of what the nearest lists would hold, were the rows spread over all.
 
 
 class IvfFile:
@@ -113,15 +114,17 @@ class IvfFile:
         count: int,
         *,
         among: ListedRows,
-        enough_rows: int,
+        depth: int,
     ) -> NDArray[np.int64]:
         """Return the rows of ``among`` that seem nearest, as ``candidates`` does.
 
         For each query lists are read from the nearest on, those without such rows left out,
-        until they hold ``enough_rows`` of them.
+        until they hold as many of them as the ``depth`` nearest lists hold of all rows. Where
+        these nearest lists hold few of them, what is nearest to the query is not allowed, and
+        all others are about equally far: then all lists that hold any are read.
         """
         scores, lists = self._index.quantizer.search(queries, self.lists)
-        chosen = [_until_enough(among.counts[order], enough_rows) for order in lists]
+        chosen = [among.lists_to_read(order, depth) for order in lists]
         probes = max(1, max(len(places) for places in chosen))
         read = np.full((len(queries), probes), -1, dtype=np.int64)  # Faiss passes over these.
         read_scores = np.zeros((len(queries), probes), dtype=np.float32)
@@ -151,8 +154,9 @@ class IvfFile:
 
     def listed(self, bits: NDArray[np.uint8], rows: NDArray[np.int64]) -> ListedRows:
         """Prepare some rows for ``candidates_among``: a bit for each row, and their numbers."""
-        counts = np.bincount(self._list_of_each_row()[rows], minlength=self.lists)
-        return ListedRows(bits, counts)
+        lists_of_rows = self._list_of_each_row()
+        counts = np.bincount(lists_of_rows[rows], minlength=self.lists)
+        return ListedRows(bits, counts, np.bincount(lists_of_rows, minlength=self.lists))
 
     def _list_of_each_row(self) -> NDArray[np.int32]:
         with self._lock:
@@ -181,17 +185,25 @@ class RowSet:
 class ListedRows:
     """Some rows of a segment, by a bit each, and how many of them each list has. Immutable."""
 
-    def __init__(self, bits: NDArray[np.uint8], counts: NDArray[np.int64]) -> None:
-        self.counts = counts  # Shape (lists,).
+    def __init__(
+        self, bits: NDArray[np.uint8], counts: NDArray[np.int64], sizes: NDArray[np.int64]
+    ) -> None:
+        """Take a bit for each row, and of each list how many it has, and how many rows in all."""
+        self._counts = counts
+        self._sizes = sizes
+        self._share = counts.sum() / max(1, sizes.sum())
         self._bits = bits  # Faiss looks at its memory.
         self.selector = faiss.IDSelectorBitmap(bits)  # type: ignore[call-arg, arg-type]
 
-
-def _until_enough(counts: NDArray[np.int64], enough: int) -> NDArray[np.int64]:
-    """Return the first places that are not empty and hold enough together, or all that hold any."""
-    filled = np.flatnonzero(counts)
-    last = int(np.searchsorted(np.cumsum(counts[filled]), enough))
-    return filled[: last + 1]
+    def lists_to_read(self, order: NDArray[np.int64], depth: int) -> NDArray[np.int64]:
+        """Return places in ``order``, which has all lists, the nearest to a query first."""
+        counts = self._counts[order]
+        filled = np.flatnonzero(counts)
+        enough = self._sizes[order[:depth]].sum()
+        if counts[:depth].sum() < _FAIR_SHARE * self._share * enough:
+            return filled
+        last = int(np.searchsorted(np.cumsum(counts[filled]), enough))
+        return filled[: last + 1]
 
 
 def lists_for(rows: int) -> int:

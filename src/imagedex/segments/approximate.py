@@ -16,6 +16,10 @@ from imagedex.segments.selections import Selection
 
 # So few are compared in less time than the lists take to be looked through.
 _FEW_ROWS = 2_000
+# So many times as deep as a search of all: of some rows the best lie closer together, so that codes
+# order them less well, and a depth that just reaches its recall for all falls short of it for some.
+_DEPTH_AMONG_SELECTED = 2
+_LEAST_CANDIDATES_AMONG_SELECTED = 800
 
 _Candidates = Callable[[NDArray[np.float32], SearchDepth], NDArray[np.int64]]
 
@@ -62,17 +66,20 @@ class ApproximateSearch:
     ) -> list[ScoredRows]:
         """Do what ``best`` does among some rows only.
 
-        As many of them are looked at in the nearest lists as a search of all rows looks at: so
-        more lists when they are spread over all, and only lists that hold some when they are not.
+        In the nearest lists twice as many of them are looked at as a search of all rows looks at:
+        so more lists when they are spread over all, and only those that hold some when not.
         """
         found: list[ScoredRows | None] = [None] * len(ks)
         if selection.count > _FEW_ROWS:
             listed = self._listed_rows(selection)
 
             def candidates(some: NDArray[np.float32], depth: SearchDepth) -> NDArray[np.int64]:
-                enough = depth.probes * self._exact.rows // self._ivf.lists
+                count = _DEPTH_AMONG_SELECTED * depth.candidates
                 return self._ivf.candidates_among(
-                    some, depth.candidates, among=listed, enough_rows=enough
+                    some,
+                    max(_LEAST_CANDIDATES_AMONG_SELECTED, count),
+                    among=listed,
+                    depth=_DEPTH_AMONG_SELECTED * depth.probes,
                 )
 
             found = self._found_by_lists(queries, ks, candidates)

@@ -55,7 +55,7 @@ def test_all_pages_of_a_query_are_whole_from_one_generation(tmp_path: Path) -> N
 
     def ask(seed: int) -> list[tuple[Query, int, list[tuple[str, float]]]]:
         chance = np.random.default_rng(seed)
-        rankings = []
+        rankings: list[tuple[Query, int, list[tuple[str, float]]]] = []
         begun.wait(60)
         while not finished.is_set() or not rankings:
             query = _QUERIES[chance.integers(len(_QUERIES))]

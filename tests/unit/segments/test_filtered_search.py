@@ -22,7 +22,7 @@ from imagedex.segments import (
     Part,
 )
 from imagedex.segments._faiss import FaissFile
-from imagedex.segments._faiss_ivf import IvfFile
+from imagedex.segments._faiss_ivf import IvfFile, ListedRows
 from imagedex.segments.approximate import ApproximateSearch
 from imagedex.segments.exact import ExactSearch
 from imagedex.segments.ivf_tuning import tune
@@ -249,15 +249,22 @@ def lists() -> _Lists:
     return _Lists()
 
 
+def _queries(lists: _Lists) -> NDArray[np.float32]:
+    """Return queries like pictures, and as many that resemble them as texts do."""
+    pictures = clustered_vectors(60, lists.dim, seed=99)
+    noise = unit_vectors(60, lists.dim, seed=98)
+    texts = 0.3 * clustered_vectors(60, lists.dim, seed=97) + (1 - 0.3**2) ** 0.5 * noise
+    return np.concatenate([pictures, texts.astype(np.float32)])
+
+
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9])
 @pytest.mark.parametrize("k", [10, 100])
 def test_recall_holds_among_rows_that_are_spread_over_all(
     lists: _Lists, share: float, k: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("imagedex.segments.approximate._FEW_ROWS", 0)
-    queries = clustered_vectors(100, lists.dim, seed=99)
     marked = np.random.default_rng(3).random(lists.rows) < share
-    assert lists.recall(marked, queries, k) >= 0.99
+    assert lists.recall(marked, _queries(lists), k) >= 0.99
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5])
@@ -270,8 +277,29 @@ def test_recall_holds_among_rows_that_lie_together(
     near = np.argsort(-(lists.vectors @ centre))[: int(share * lists.rows)]
     marked = np.zeros(lists.rows, dtype=bool)
     marked[near] = True
-    queries = clustered_vectors(100, lists.dim, seed=99)
-    assert lists.recall(marked, queries, 10) >= 0.99
+    assert lists.recall(marked, _queries(lists), 10) >= 0.99
+
+
+def test_lists_are_read_as_the_allowed_rows_lie() -> None:
+    order = np.arange(10)  # The nearest first.
+    sizes = np.full(10, 100)
+    bits = np.zeros(125, dtype=np.uint8)
+
+    def read(counts: list[int], depth: int = 2) -> list[int]:
+        listed = ListedRows(bits, np.array(counts), sizes)
+        places: list[int] = listed.lists_to_read(order, depth).tolist()
+        return places
+
+    # Half of all: twice as many lists as for all rows.
+    assert read([50] * 10) == [0, 1, 2, 3]
+    # All of some lists, among them the nearest: as many as for all rows.
+    assert read([100, 100, 0, 100, 0, 0, 100, 0, 0, 0]) == [0, 1]
+    # Those without an allowed row are left out.
+    assert read([100, 0, 0, 100, 0, 0, 100, 0, 0, 0]) == [0, 3]
+    # None near the query: its nearest ones may be anywhere.
+    assert read([0, 0, 100, 0, 100, 0, 0, 0, 0, 100]) == [2, 4, 9]
+    assert read([5, 5, 100, 0, 100, 0, 0, 0, 0, 100]) == [0, 1, 2, 4, 9]
+    assert read([1] * 10) == list(range(10))
 
 
 def test_a_segment_with_lists_is_filtered_by_what_is_recorded(tmp_path: Path) -> None:
