@@ -14,7 +14,7 @@ ScalarT = TypeVar("ScalarT", bound=np.generic)
 
 
 class KnownFiles:
-    """Size, mtime and state of each known file, by a hash of its path: 33 bytes for each.
+    """Size, mtime and state of each known file, by a hash of its path: 49 bytes for each.
 
     Tells which files of a scan are as they were, and which known ones the scan did not meet. Two
     paths of one hash (a chance of 1 in 10 million among a million files) may make it say that a
@@ -29,13 +29,14 @@ class KnownFiles:
             sizes.append(np.array(outline.sizes, dtype=np.int64))
             mtimes.append(np.array(outline.mtimes_ns, dtype=np.int64))
             is_indexed.append(np.array(outline.is_indexed, dtype=np.bool_))
-        all_hashes = _joined(hashes, np.int64)
-        order = np.argsort(all_hashes, kind="stable")
-        self._hashes = all_hashes[order]
-        self._sizes = _joined(sizes, np.int64)[order]
-        self._mtimes = _joined(mtimes, np.int64)[order]
-        self._is_indexed = _joined(is_indexed, np.bool_)[order]
-        self._is_met = np.zeros(len(order), dtype=np.bool_)
+        self._hashes = _joined(hashes, np.int64)
+        self._sizes = _joined(sizes, np.int64)
+        self._mtimes = _joined(mtimes, np.int64)
+        self._is_indexed = _joined(is_indexed, np.bool_)
+        self._is_met = np.zeros(len(self._hashes), dtype=np.bool_)
+        self._order = np.argsort(self._hashes, kind="stable")
+        self._sorted_hashes = self._hashes[self._order]
+        self._next_row = 0  # The one after the last that was asked for.
 
     def __len__(self) -> int:
         return len(self._hashes)
@@ -67,9 +68,20 @@ class KnownFiles:
             yield from (paths[place] for place in np.flatnonzero(is_missing))
 
     def _rows_of(self, paths: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the row of each path, and whether it is known; where not, the row says nothing."""
         hashes = _hashes_of(paths)
-        rows = np.minimum(np.searchsorted(self._hashes, hashes), len(self._hashes) - 1)
-        return rows, self._hashes[rows] == hashes
+        last = len(self._hashes) - 1
+        # A scan comes by nearly all files in the order of the outline, so that most are found where
+        # the last one was; looking a hash up among a million costs far more.
+        rows = np.minimum(np.arange(self._next_row, self._next_row + len(paths)), last)
+        is_known = self._hashes[rows] == hashes
+        others = np.flatnonzero(~is_known)
+        if len(others):
+            places = np.minimum(np.searchsorted(self._sorted_hashes, hashes[others]), last)
+            rows[others] = self._order[places]
+            is_known[others] = self._sorted_hashes[places] == hashes[others]
+        self._next_row = int(rows[-1]) + 1
+        return rows, is_known
 
 
 def _hashes_of(paths: Sequence[str]) -> NDArray[np.int64]:

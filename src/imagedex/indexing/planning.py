@@ -100,7 +100,7 @@ def plan_scan(
     ``force`` every file is embedded. A file that is to be embedded and has an mtime of
     ``settled_before_ns`` or later goes to ``Plan.unsettled`` instead: it may still be written.
     Known files that the scan did not meet, and that are not there when it is over, are
-    ``Plan.missing``. One pass; memory grows with what has changed, and by 33 bytes for each
+    ``Plan.missing``. One pass; memory grows with what has changed, and by 49 bytes for each
     known file.
     """
     plan = Plan()
