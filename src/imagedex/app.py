@@ -9,6 +9,7 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import lru_cache, partial
@@ -28,6 +29,7 @@ from imagedex.indexing import (
     Indexing,
     IndexingService,
     IndexLocations,
+    IndexTurns,
     MergePolicy,
     Merger,
     Publisher,
@@ -36,7 +38,7 @@ from imagedex.indexing import (
     missing_index,
 )
 from imagedex.ingest import DecodeLimits, IgnoreRules, ImageRoots, Thumbnailer
-from imagedex.jobs import JobKind, JobRunner, SqlJobStore
+from imagedex.jobs import JobKind, JobRunner, Lane, SqlJobStore
 from imagedex.legacy import ImportFlow, LegacyService
 from imagedex.models import ModelStore, absent_model, find_model
 from imagedex.search import QueryAnswer, QueryService
@@ -61,6 +63,8 @@ _log = structlog.get_logger(__name__)
 
 _MAX_OPEN_INDEXES = 256
 _IMPORTED_FOR_EMBEDDED = 16
+_JOBS_AT_ONCE = 4  # A rebuild must not keep those of other indexes waiting.
+_UPKEEP_POLL_SECONDS = 0.1
 
 
 class Application:
@@ -95,6 +99,7 @@ class Application:
             cache_entries=settings.search.cache_entries,
         )
         self._files_of = files_of
+        self._turns = IndexTurns()
         self._publisher = self._publisher_of(self.model, self._queries.refresh)
         limits = decode_limits(settings)
         self._thumbnails = Thumbnailer(roots=self._image_roots, limits=limits)
@@ -133,6 +138,7 @@ class Application:
             model=space,
             files_of=self._files_of,
             on_published=on_published,
+            turns=self._turns,
         )
 
     def _publisher_of_imports(self, space: VectorSpace) -> Publisher:
@@ -200,6 +206,7 @@ class Application:
             self._jobs,
             handlers,
             owner=f"{self._owner_prefix}{os.getpid()}:{secrets.token_hex(4)}",
+            threads=_JOBS_AT_ONCE,
         )
 
     def start(self) -> None:
@@ -263,6 +270,18 @@ class Application:
             )
         )
         self._backups.start()
+
+    def finish_upkeep(self) -> None:
+        """Wait for the rebuilds that this process has begun or is about to; not for one that fails.
+
+        For a process that ends after its job, so that they are not put off each time.
+        """
+        while any(
+            job.kind.lane is Lane.UPKEEP and job.error is None
+            for index in self._catalog.list_indexes()
+            for job in map(self._jobs.get, self._jobs.active_job_ids(index.index_id))
+        ):
+            time.sleep(_UPKEEP_POLL_SECONDS)
 
     def close(self) -> None:
         """Stop running jobs (they resume after their last chunk) and give everything back."""

@@ -80,7 +80,7 @@ class IndexingSettings(_Group):
         0.1,
         gt=0,
         description="When a job leaves more images added or gone than this share of the largest "
-        "segment (and 5,000 at least), all segments are made into one.",
+        "segment (and 5,000 at least), a rebuild makes all segments into one, beside other jobs.",
     )
     batch_images: int = Field(
         32,

@@ -16,6 +16,7 @@ from imagedex.indexing import (
     IndexFlow,
     IndexingService,
     IndexLocations,
+    IndexTurns,
     MergePolicy,
     Merger,
     Publisher,
@@ -34,7 +35,7 @@ from imagedex.jobs import (
     SqlJobStore,
 )
 from imagedex.search import QueryService
-from imagedex.segments import DirectoryIndexFiles
+from imagedex.segments import DirectoryIndexFiles, IndexFiles
 from imagedex.testing.colour_model import ColourModel
 from imagedex.testing.engine import ThreadEngine
 
@@ -50,6 +51,7 @@ class Controller:
         chunk_images: int = 3,
         engine: Engine | None = None,
         merge_policy: MergePolicy = MergePolicy(),  # noqa: B008 - It is immutable.
+        files_of: Callable[[Path], IndexFiles] = DirectoryIndexFiles,
         ignore: Sequence[str] = (),
         removal: RemovalRules | None = None,
         settle_seconds: float = 0.0,
@@ -65,7 +67,7 @@ class Controller:
         self.jobs = SqlJobStore(self.database)
         self.engine = engine or ThreadEngine()
         self.queries = QueryService(
-            files_of=DirectoryIndexFiles,
+            files_of=files_of,
             encoder=self.model.load_text_encoder(threads=1),
             model_name=self.model.name,
             fingerprint=self.model.fingerprint,
@@ -78,8 +80,9 @@ class Controller:
             catalog=self.catalog,
             jobs=self.jobs,
             model=self.model,
-            files_of=DirectoryIndexFiles,
+            files_of=files_of,
             on_published=lambda prefix: self.announced(prefix),
+            turns=IndexTurns(),
         )
         roots = ImageRoots([self.photos])
         self.setup = WorkerSetup(
@@ -97,7 +100,7 @@ class Controller:
             chunk_images=chunk_images,
             commit_images=6,
             commit_seconds=3600,
-            files_of=DirectoryIndexFiles,
+            files_of=files_of,
             ignore=IgnoreRules(tuple(ignore)),
             removal=removal or RemovalRules(),
             settle_seconds=settle_seconds,
@@ -118,7 +121,7 @@ class Controller:
             model=self.model,
             image_roots=roots,
             locations=IndexLocations(self.prefix, ()),
-            files_of=DirectoryIndexFiles,
+            files_of=files_of,
         )
 
     def close(self) -> None:

@@ -36,6 +36,7 @@ class IndexEntry:
     index_prefix: Path
     generation: int  # The generation that the catalog's rows describe; 0 for none.
     updated_at: datetime | None  # When that generation was recorded.
+    is_moving: bool = False  # Some locations are still those before a merge.
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,20 +165,40 @@ class Catalog(Protocol):
         """
         ...
 
-    def record_merge(
+    def begin_move(self, transaction: Transaction, index_id: int, *, generation: int) -> None:
+        """Bring the catalog to a generation that only moved rows, but for their locations.
+
+        These follow by ``move``, or by ``place`` after a crash; until ``end_move`` the index is
+        known as moving. A generation that is recorded already, or an older one, changes nothing.
+        """
+        ...
+
+    def move(
         self,
         transaction: Transaction,
         index_id: int,
-        *,
-        generation: int,
-        moved: Iterable[tuple[RowLocation, ImageFacts]],
+        moves: Sequence[tuple[RowLocation, RowLocation]],
     ) -> None:
-        """Bring the catalog to a generation that only moved rows: their new locations in.
+        """Let what lies at each first location lie at the second; nothing else of it changes."""
+        ...
 
-        Whatever else is known of an image stays, also that a later version of it failed. An
-        image that is not known as indexed becomes so. A generation that is recorded already, or
-        an older one, changes nothing.
+    def place(
+        self,
+        transaction: Transaction,
+        index_id: int,
+        rows: Sequence[tuple[RowLocation, ImageFacts]],
+        *,
+        segments: Collection[int],
+    ) -> None:
+        """Let images lie in these rows whose location is in none of ``segments`` (reconciliation).
+
+        Whatever else is known of an image stays, also that a later version of it failed. One
+        that is not known as indexed is passed over.
         """
+        ...
+
+    def end_move(self, transaction: Transaction, index_id: int) -> None:
+        """Record that all locations are those of the generation."""
         ...
 
     def forget_lost(

@@ -9,12 +9,14 @@ from imagedex.indexing.merging import MergePolicy, Merger
 from imagedex.indexing.publishing import Publisher
 from imagedex.indexing.reconciling import Reconciler, missing_index
 from imagedex.indexing.service import IndexingService
+from imagedex.indexing.turns import IndexTurns
 
 __all__ = [
     "ChunkTask",
     "IndexFlow",
     "IndexLocations",
     "IndexStats",
+    "IndexTurns",
     "Indexing",
     "IndexingService",
     "JobReport",

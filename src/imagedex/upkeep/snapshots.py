@@ -11,7 +11,7 @@ from imagedex.core.errors import CorruptIndex, NotFound
 from imagedex.core.images import ImageFailure
 from imagedex.core.times import utc_now
 from imagedex.database import Database, DatabaseState, state_of
-from imagedex.indexing import Reconciler, missing_index
+from imagedex.indexing import IndexTurns, Reconciler, missing_index
 from imagedex.jobs import JobStore
 from imagedex.segments import (
     IndexFiles,
@@ -141,6 +141,7 @@ class Snapshots:
             jobs=self._jobs,
             files_of=lambda _: self._files,
             on_published=lambda _: None,
+            turns=IndexTurns(),
         ).reconcile(self._files.index_prefix)
 
     def _record_failures(self, failures: Iterable[ImageFailure]) -> None:

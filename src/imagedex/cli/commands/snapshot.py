@@ -135,7 +135,9 @@ def rollback(
     generation: Annotated[
         int | None,
         typer.Argument(
-            metavar="GENERATION", min=1, help="Which one; by default the one before the current."
+            metavar="GENERATION",
+            min=1,
+            help="Which one; by default the last that held other images.",
         ),
     ] = None,
     index_prefix: IndexPrefixOption = None,

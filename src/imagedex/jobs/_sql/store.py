@@ -22,7 +22,9 @@ from imagedex.jobs.records import (
     ChunkState,
     Job,
     JobFailure,
+    JobKind,
     JobStatus,
+    Lane,
     Lease,
     PlannedChunk,
     ScanFindings,
@@ -220,7 +222,7 @@ class SqlJobStore:
             return leasing.expire_own(transaction.connection, owner_prefix)
 
     def should_yield(self, lease: Lease) -> bool:
-        """Say whether a job of higher priority waits for the same index. Raises LeaseLost."""
+        """Say whether a job of higher priority waits for the same lane. Raises LeaseLost."""
         with self._database.read() as snapshot:
             return leasing.should_yield(snapshot.connection, lease, self._now())
 
@@ -353,6 +355,16 @@ class SqlJobStore:
         )
         with self._database.read() as snapshot:
             return [str(job_id) for job_id in snapshot.connection.execute(query).scalars()]
+
+    def is_running(self, index_id: int, lane: Lane) -> bool:
+        """Say whether a job runs in this lane of an index."""
+        query = select(jobs.c.job_id).where(
+            jobs.c.index_id == index_id,
+            jobs.c.kind.in_([kind.value for kind in JobKind if kind.lane is lane]),
+            jobs.c.status == JobStatus.RUNNING.value,
+        )
+        with self._database.read() as snapshot:
+            return snapshot.connection.execute(query).first() is not None
 
     def embedded_job_ids(self, index_id: int) -> list[str]:
         """Return the jobs of an index that have embedded chunks, oldest submission first."""
