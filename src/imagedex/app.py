@@ -11,7 +11,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -36,9 +35,20 @@ from imagedex.indexing import (
     RemovalRules,
     WorkerSetup,
     missing_index,
+    new_rebuild,
 )
 from imagedex.ingest import DecodeLimits, IgnoreRules, ImageRoots, Thumbnailer
-from imagedex.jobs import JobKind, JobRunner, Lane, SqlJobStore
+from imagedex.jobs import (
+    CronTimes,
+    JobKind,
+    JobRunner,
+    Lane,
+    NewJob,
+    Priority,
+    Schedule,
+    Scheduler,
+    SqlJobStore,
+)
 from imagedex.legacy import ImportFlow, LegacyService
 from imagedex.models import ModelStore, absent_model, find_model
 from imagedex.search import QueryAnswer, QueryService
@@ -51,7 +61,6 @@ from imagedex.segments import (
 )
 from imagedex.settings import Settings
 from imagedex.upkeep import (
-    BackupSchedule,
     DatabaseBackups,
     Diagnosis,
     Doctor,
@@ -124,7 +133,7 @@ class Application:
             ask=lambda text, top_k, prefix: self.query(text, top_k=top_k, index_prefix=prefix),
         )
         self._warming: threading.Thread | None = None
-        self._backups: BackupSchedule | None = None
+        self._scheduler = Scheduler(self._jobs, self._schedules())
         admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
         self.keys = KeyService(SqlKeyStore(self._database), admin_key=admin_key)
 
@@ -199,6 +208,11 @@ class Application:
             JobKind.INCREMENTAL: flow.run,
             JobKind.REBUILD: merger.rebuild,
             JobKind.IMPORT: import_flow.run,
+            JobKind.BACKUP: DatabaseBackups(
+                self._database,
+                self.settings.backups_directory,
+                keep=self.settings.backup.keep,
+            ).run,
         }
         # Owners of one home share a prefix, so that a restart knows the leases of its former life.
         self._owner_prefix = f"{socket.gethostname()}:{self.settings.home}:"
@@ -256,20 +270,41 @@ class Application:
         self._warming = threading.Thread(target=self.readiness, name="warm-up")
         self._warming.start()
 
-    def keep_backups(self) -> None:
-        """Back up the database when it is due, from now on, unless the settings want none."""
-        backup = self.settings.backup
-        if backup.interval_hours == 0:
-            return
-        self._backups = BackupSchedule(
-            DatabaseBackups(
-                self._database,
-                self.settings.backups_directory,
-                interval=timedelta(hours=backup.interval_hours),
-                keep=backup.keep,
+    def keep_schedules(self) -> None:
+        """Submit backups and rebuilds at the times of the settings, from now on."""
+        self._scheduler.start()
+
+    def _schedules(self) -> list[Schedule]:
+        settings = self.settings
+        wanted = {
+            "backup": (settings.backup.schedule, self._backup_requests),
+            "rebuild": (settings.indexing.rebuild_schedule, self._rebuild_requests),
+        }
+        return [
+            Schedule(name, CronTimes(cron, settings.time_zone), requests)
+            for name, (cron, requests) in wanted.items()
+            if cron
+        ]
+
+    def _backup_requests(self) -> list[NewJob]:
+        index = self._catalog.ensure_index(self.settings.effective_index_prefix)
+        return [
+            NewJob(
+                index_id=index.index_id,
+                kind=JobKind.BACKUP,
+                request={},
+                priority=Priority.NORMAL,
+                dedupe_key=JobKind.BACKUP.value,
+                runs_again=False,
             )
-        )
-        self._backups.start()
+        ]
+
+    def _rebuild_requests(self) -> list[NewJob]:
+        return [
+            new_rebuild(index.index_id, index.index_prefix, only_if_changed=True)
+            for index in self._catalog.list_indexes()
+            if index.generation > 0
+        ]
 
     def finish_upkeep(self) -> None:
         """Wait for the rebuilds that this process has begun or is about to; not for one that fails.
@@ -285,6 +320,7 @@ class Application:
 
     def close(self) -> None:
         """Stop running jobs (they resume after their last chunk) and give everything back."""
+        self._scheduler.close()
         self._runner.close()
         self._engine.close()
         self._thumbnails.close()
@@ -292,8 +328,6 @@ class Application:
             # Not before the jobs: loading a large model, or a share that hangs, must not keep
             # them running.
             self._warming.join()
-        if self._backups is not None:
-            self._backups.close()
         self._database.close()
         self._home_lock.release()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from support.commands import Commands
@@ -95,8 +97,9 @@ def test_the_restore_drill_brings_index_keys_and_jobs_back(tmp_path: Path) -> No
         Commands.remote(server).run("index", photos)
         secret = commands.json("keys", "create", "--name", "n", "--scope", "query")["secret"]
     commands.run("snapshot", "create", "drill")
-    for path in (home / "backups").iterdir():  # Of the first start, before there was anything.
-        path.unlink()
+    # As if the server had been down at the time of the backup.
+    with closing(sqlite3.connect(home / "imagedex.db")) as database, database:
+        database.execute("UPDATE schedules SET due_at = 1 WHERE name = 'backup'")
     with ServerProcess(home, [photos]):
         wait_until(lambda: any((home / "backups").glob("imagedex-*.db")))
     for path in home.glob("imagedex.db*"):
@@ -113,4 +116,5 @@ def test_the_restore_drill_brings_index_keys_and_jobs_back(tmp_path: Path) -> No
         before = commands.json("stats")["generation"]
         Commands.remote(server).run("index", photos)
         assert commands.json("stats")["generation"] == before  # Nothing was embedded again.
-        assert len(commands.json("jobs")["jobs"]) == 2
+        kinds = [job["kind"] for job in commands.json("jobs")["jobs"]]
+        assert kinds == ["full", "backup", "full"]

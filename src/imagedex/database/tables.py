@@ -35,7 +35,7 @@ metadata = MetaData(
 )
 
 # Jobs that run beside those which bring images in; a test holds the enumeration to it.
-UPKEEP_KINDS = "('rebuild')"
+UPKEEP_KINDS = "('rebuild', 'backup')"
 
 # SQLite numbers rows by itself only when the key is called INTEGER, which holds 64 bits there.
 _BigKey = BigInteger().with_variant(Integer(), "sqlite")
@@ -221,6 +221,14 @@ job_findings = Table(
     _count("removed"),
     _column("removals_asked", Integer, nullable=True),  # While it is paused for them.
     _column("removals_allowed", Integer, nullable=True),  # 0 when they were refused.
+)
+
+schedules = Table(
+    "schedules",
+    metadata,
+    _column("name", Text, primary_key=True),
+    _column("times", Text),  # What ``due_at`` follows from: cron fields and time zone.
+    _column("due_at", Float),
 )
 
 idempotency_keys = Table(

@@ -88,7 +88,8 @@ class Merger:
         run.checkpoint()
         manifest = self._publisher.current(index_prefix)
         images = manifest.images if manifest else 0
-        if manifest is not None and manifest.segments:
+        is_wanted = not job.request.get("only_if_changed") or _has_changed(manifest)
+        if manifest is not None and manifest.segments and is_wanted:
             numbers = frozenset(segment.number for segment in manifest.segments)
             _require_space(index_prefix, manifest, numbers)
             self._publisher.merge(run.lease, index_prefix, numbers, run.checkpoint)
@@ -100,18 +101,32 @@ class Merger:
 
 
 def new_rebuild(
-    index_id: int, index_prefix: Path, *, images_count: int, priority: Priority = Priority.NORMAL
+    index_id: int,
+    index_prefix: Path,
+    *,
+    images_count: int = 0,
+    priority: Priority = Priority.NORMAL,
+    only_if_changed: bool = False,
 ) -> NewJob:
-    """Return the request of a rebuild; while one is active, all requests are that one."""
+    """Return the request of a rebuild; while one is active, all requests are that one.
+
+    With ``only_if_changed``, which is another request, it leaves alone what is one segment already
+    of which no row is gone.
+    """
     return NewJob(
         index_id=index_id,
         kind=JobKind.REBUILD,
-        request={"index_prefix": str(index_prefix)},
+        request={"index_prefix": str(index_prefix), "only_if_changed": only_if_changed},
         priority=priority,
-        dedupe_key=JobKind.REBUILD.value,
+        dedupe_key=f"{JobKind.REBUILD.value}{'-if-changed' if only_if_changed else ''}",
         images_count=images_count,
         runs_again=False,
     )
+
+
+def _has_changed(manifest: Manifest | None) -> bool:
+    """Say whether a rebuild would do more than write the same rows again."""
+    return manifest is not None and (len(manifest.segments) > 1 or bool(manifest.tombstones))
 
 
 def _require_space(index_prefix: Path, manifest: Manifest, segments: frozenset[int]) -> None:

@@ -93,6 +93,27 @@ class JobStore(Protocol):
         """
         ...
 
+    def due_at(self, schedule: str, times: str) -> float | None:
+        """Return when a schedule of these times is due; None for one that is new or has changed."""
+        ...
+
+    def submit_scheduled(
+        self,
+        schedule: str,
+        times: str,
+        next_after: Callable[[float], float],
+        requests: Sequence[NewJob],
+        *,
+        now: float,
+    ) -> tuple[list[Job], float]:
+        """Submit the jobs of a schedule if it is due, and note when it is next: both or neither.
+
+        Returns the jobs, those that were active already included, and when it is due next. A
+        schedule that is new, or has other ``times`` than before, is due first after ``now``. Of
+        several callers one submits.
+        """
+        ...
+
     def get(self, job_id: str) -> Job:
         """Return a job. Raises NotFound."""
         ...

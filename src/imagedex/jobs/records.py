@@ -25,11 +25,12 @@ class JobKind(StrEnum):
     INCREMENTAL = "incremental"  # Index, or remove, the images that a notifier named.
     REBUILD = "rebuild"  # Make one segment of all that an index has.
     IMPORT = "import"  # Adopt the vectors of an old index.
+    BACKUP = "backup"  # Copy the database; of no index, so it is the default one's.
 
     @property
     def lane(self) -> Lane:
         """The lane in which such jobs run."""
-        return Lane.UPKEEP if self is JobKind.REBUILD else Lane.FLOW
+        return Lane.UPKEEP if self in (JobKind.REBUILD, JobKind.BACKUP) else Lane.FLOW
 
 
 class JobStatus(StrEnum):

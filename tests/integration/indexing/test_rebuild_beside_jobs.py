@@ -13,7 +13,7 @@ import pytest
 from imagedex.core.errors import Conflict, StorageError
 from imagedex.core.images import RowLocation
 from imagedex.database import Transaction
-from imagedex.indexing import MergePolicy, publishing
+from imagedex.indexing import MergePolicy, new_rebuild, publishing
 from imagedex.jobs import Job, JobKind, JobStatus
 from imagedex.segments import DirectoryIndexFiles, Manifest, Merge
 from imagedex.segments.merging import PreparedMerge
@@ -339,3 +339,23 @@ def test_small_segments_are_not_merged_under_a_rebuild(
     assert len(_manifest(controller).segments) == 2
     assert len(controller.find("any")) == 9
     _require_sound(controller)
+
+
+def test_a_scheduled_rebuild_leaves_alone_what_has_not_changed(
+    controller: Controller, gate: _Gate
+) -> None:
+    gate.open()
+    index_id = controller.catalog.ensure_index(controller.prefix).index_id
+    scheduled = new_rebuild(index_id, controller.prefix, only_if_changed=True)
+    _complete(controller, controller.jobs.submit(scheduled))
+    assert len(_manifest(controller).segments) == 1
+    before = _manifest(controller)
+    _complete(controller, controller.jobs.submit(scheduled))
+    assert _manifest(controller) == before
+    _remove(controller, "0.png")
+    _complete(controller, controller.jobs.submit(scheduled))
+    assert _manifest(controller).tombstones == ()
+    # Who asks for one gets it, also when only the settings of search have changed.
+    before = _manifest(controller)
+    _complete(controller, controller.indexing.rebuild())
+    assert _manifest(controller).generation > before.generation
