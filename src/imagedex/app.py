@@ -65,6 +65,7 @@ from imagedex.upkeep import (
     Diagnosis,
     Doctor,
     Repair,
+    SnapshotJobs,
     Snapshots,
 )
 
@@ -112,6 +113,14 @@ class Application:
         self._publisher = self._publisher_of(self.model, self._queries.refresh)
         limits = decode_limits(settings)
         self._thumbnails = Thumbnailer(roots=self._image_roots, limits=limits)
+        self.snapshots = SnapshotJobs(
+            catalog=self._catalog,
+            jobs=self._jobs,
+            locations=self._locations,
+            turns=self._turns,
+            snapshots_of=self._snapshots_of,
+            kept=settings.snapshots.keep,
+        )
         self._runner = self._make_runner(limits, files_of)
         self.indexing = IndexingService(
             catalog=self._catalog,
@@ -148,6 +157,18 @@ class Application:
             files_of=self._files_of,
             on_published=on_published,
             turns=self._turns,
+        )
+
+    def _snapshots_of(self, index_prefix: Path) -> Snapshots:
+        return Snapshots(
+            self._files_of(index_prefix),
+            SnapshotDirectory(self.settings.snapshots_of(index_prefix)),
+            database=self._database,
+            catalog=self._catalog,
+            jobs=self._jobs,
+            hold_index=publish_lock(index_prefix).held,
+            turns=self._turns,
+            on_published=self._refresh_if_served,
         )
 
     def _publisher_of_imports(self, space: VectorSpace) -> Publisher:
@@ -208,6 +229,8 @@ class Application:
             JobKind.INCREMENTAL: flow.run,
             JobKind.REBUILD: merger.rebuild,
             JobKind.IMPORT: import_flow.run,
+            JobKind.SNAPSHOT: self.snapshots.run_snapshot,
+            JobKind.RESTORE: self.snapshots.run_restore,
             JobKind.BACKUP: DatabaseBackups(
                 self._database,
                 self.settings.backups_directory,
@@ -279,6 +302,7 @@ class Application:
         wanted = {
             "backup": (settings.backup.schedule, self._backup_requests),
             "rebuild": (settings.indexing.rebuild_schedule, self._rebuild_requests),
+            "snapshot": (settings.snapshots.schedule, self.snapshots.scheduled),
         }
         return [
             Schedule(name, CronTimes(cron, settings.time_zone), requests)

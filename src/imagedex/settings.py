@@ -226,6 +226,18 @@ class SnapshotSettings(_Group):
         "each index, in `INDEX_PREFIX.snapshots`, where they share the index's files.",
     )
 
+    schedule: CronText = Field(
+        "",
+        description="When a server makes one of each index, as cron has it (minute, hour, day, "
+        "month, weekday), in `IMAGEDEX_TIME_ZONE`; empty: never.",
+    )
+    keep: int = Field(
+        7,
+        ge=1,
+        le=1000,
+        description="How many of the last scheduled snapshots of an index are kept.",
+    )
+
     @field_validator("directory")
     @classmethod
     def _make_absolute(cls, value: Path | None) -> Path | None:

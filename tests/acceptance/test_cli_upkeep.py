@@ -68,7 +68,8 @@ def test_a_snapshot_is_kept_beside_a_server_and_restored_without_it(tmp_path: Pa
         remote.run("index", photos)
         made = commands.json("snapshot", "create", "before")
         assert (made["name"], made["num_images"], made["generation"]) == ("before", 3, 1)
-        assert "unset IMAGEDEX_URL" in remote.fail("snapshot", "list")
+        assert remote.json("snapshot", "list") == commands.json("snapshot", "list")
+        assert "unset IMAGEDEX_URL" in remote.fail("rollback")
         draw_pictures(photos, 5, seed=7)
         remote.run("index", photos)
         images = commands.json("stats")["num_images"]
@@ -86,6 +87,31 @@ def test_a_snapshot_is_kept_beside_a_server_and_restored_without_it(tmp_path: Pa
     with ServerProcess(home, [photos]) as server:
         assert len(Commands.remote(server).json("search", "a circle")["results"]) == 3
         assert commands.json("stats")["generation"] == 5
+
+
+def test_a_server_makes_and_brings_back_snapshots_for_its_clients(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    draw_pictures(photos, 3)
+    home = tmp_path / "home"
+    with ServerProcess(home, [photos]) as server:
+        remote = Commands.remote(server)
+        remote.run("index", photos)
+        made = remote.json("snapshot", "create", "before")
+        assert (made["name"], made["num_images"], made["generation"]) == ("before", 3, 1)
+        assert remote.json("snapshot", "list") == {"snapshots": [made], "damaged": []}
+        assert "choose another name" in remote.fail("snapshot", "create", "before")
+        draw_pictures(photos, 5, seed=7)
+        remote.run("index", photos)
+        assert remote.json("stats")["num_images"] > 3
+        restored = remote.json("snapshot", "restore", "before")
+        assert restored == {"generation": 3, "num_images": 3}
+        assert len(remote.json("search", "a circle")["results"]) == 3
+        remote.run("snapshot", "restore", "before", "--recreate", code=2)
+        assert "deleted" in remote.run("snapshot", "delete", "before").stdout
+        assert "no snapshot" in remote.fail("snapshot", "restore", "before")
+        assert Commands.local(home).json("doctor")["healthy"]
+        remote.run("index", photos)
+        assert remote.json("stats")["num_images"] > 3
 
 
 def test_the_restore_drill_brings_index_keys_and_jobs_back(tmp_path: Path) -> None:

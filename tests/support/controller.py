@@ -35,9 +35,10 @@ from imagedex.jobs import (
     SqlJobStore,
 )
 from imagedex.search import QueryService
-from imagedex.segments import DirectoryIndexFiles, IndexFiles
+from imagedex.segments import DirectoryIndexFiles, IndexFiles, SnapshotDirectory, publish_lock
 from imagedex.testing.colour_model import ColourModel
 from imagedex.testing.engine import ThreadEngine
+from imagedex.upkeep import SnapshotJobs, Snapshots
 
 
 class Controller:
@@ -75,6 +76,7 @@ class Controller:
             cache_entries=16,
         )
         self.announced: Callable[[Path], object] = self.queries.refresh
+        turns = IndexTurns()
         self.publisher = Publisher(
             database=self.database,
             catalog=self.catalog,
@@ -82,7 +84,7 @@ class Controller:
             model=self.model,
             files_of=files_of,
             on_published=lambda prefix: self.announced(prefix),
-            turns=IndexTurns(),
+            turns=turns,
         )
         roots = ImageRoots([self.photos])
         self.setup = WorkerSetup(
@@ -105,12 +107,31 @@ class Controller:
             removal=removal or RemovalRules(),
             settle_seconds=settle_seconds,
         )
+        self.snapshots = SnapshotJobs(
+            catalog=self.catalog,
+            jobs=self.jobs,
+            locations=IndexLocations(self.prefix, ()),
+            turns=turns,
+            snapshots_of=lambda prefix: Snapshots(
+                files_of(prefix),
+                SnapshotDirectory(prefix.with_name(f"{prefix.name}.snapshots")),
+                database=self.database,
+                catalog=self.catalog,
+                jobs=self.jobs,
+                hold_index=publish_lock(prefix).held,
+                turns=turns,
+                on_published=self.queries.refresh,
+            ),
+            kept=2,
+        )
         self.runner = JobRunner(
             self.jobs,
             {
                 JobKind.FULL: flow.run,
                 JobKind.INCREMENTAL: flow.run,
                 JobKind.REBUILD: merger.rebuild,
+                JobKind.SNAPSHOT: self.snapshots.run_snapshot,
+                JobKind.RESTORE: self.snapshots.run_restore,
             },
             owner="test:1",
         )

@@ -26,11 +26,14 @@ class JobKind(StrEnum):
     REBUILD = "rebuild"  # Make one segment of all that an index has.
     IMPORT = "import"  # Adopt the vectors of an old index.
     BACKUP = "backup"  # Copy the database; of no index, so it is the default one's.
+    SNAPSHOT = "snapshot"  # Keep the current generation of an index.
+    RESTORE = "restore"  # Make a snapshot the current generation.
 
     @property
     def lane(self) -> Lane:
         """The lane in which such jobs run."""
-        return Lane.UPKEEP if self in (JobKind.REBUILD, JobKind.BACKUP) else Lane.FLOW
+        upkeep = (JobKind.REBUILD, JobKind.BACKUP, JobKind.SNAPSHOT)
+        return Lane.UPKEEP if self in upkeep else Lane.FLOW
 
 
 class JobStatus(StrEnum):

@@ -14,6 +14,7 @@ from imagedex.search.interfaces import QueryAnswer, Result
 from imagedex.settings import Settings
 from imagedex.testing.indexing import InMemoryIndexing
 from imagedex.testing.key_store import InMemoryKeyStore
+from imagedex.testing.snapshots import InMemorySnapshots
 
 
 class InMemoryApplication:
@@ -27,6 +28,7 @@ class InMemoryApplication:
             {"home": home, "image_roots": image_roots, **settings}
         )
         self.indexing = InMemoryIndexing(self.settings)
+        self.snapshots = InMemorySnapshots(self.indexing)
         self.keys = KeyService(InMemoryKeyStore())
         self.image_paths: list[str] = []
         self.checks = {"database": "ok", "search": "ok"}

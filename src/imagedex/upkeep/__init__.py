@@ -2,7 +2,17 @@
 
 from imagedex.upkeep.backups import DatabaseBackups
 from imagedex.upkeep.doctor import Diagnosis, Doctor
+from imagedex.upkeep.interfaces import SnapshotRequests
 from imagedex.upkeep.repair import Repair
+from imagedex.upkeep.snapshot_jobs import SnapshotJobs
 from imagedex.upkeep.snapshots import Snapshots
 
-__all__ = ["DatabaseBackups", "Diagnosis", "Doctor", "Repair", "Snapshots"]
+__all__ = [
+    "DatabaseBackups",
+    "Diagnosis",
+    "Doctor",
+    "Repair",
+    "SnapshotJobs",
+    "SnapshotRequests",
+    "Snapshots",
+]

@@ -6,7 +6,7 @@ from alembic import op
 revision = "0005"
 down_revision = "0004"
 
-_UPKEEP = "('rebuild', 'backup')"
+_UPKEEP = "('rebuild', 'backup', 'snapshot')"
 
 
 def upgrade() -> None:
