@@ -9,8 +9,8 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -28,15 +28,27 @@ from imagedex.indexing import (
     Indexing,
     IndexingService,
     IndexLocations,
+    IndexTurns,
     MergePolicy,
     Merger,
     Publisher,
     RemovalRules,
     WorkerSetup,
     missing_index,
+    new_rebuild,
 )
 from imagedex.ingest import DecodeLimits, IgnoreRules, ImageRoots, Thumbnailer
-from imagedex.jobs import JobKind, JobRunner, SqlJobStore
+from imagedex.jobs import (
+    CronTimes,
+    JobKind,
+    JobRunner,
+    Lane,
+    NewJob,
+    Priority,
+    Schedule,
+    Scheduler,
+    SqlJobStore,
+)
 from imagedex.legacy import ImportFlow, LegacyService
 from imagedex.models import AbsentModel, ModelStore, absent_model, find_model
 from imagedex.search import PictureReader, PictureTerm, Query, QueryAnswer, QueryService
@@ -49,11 +61,11 @@ from imagedex.segments import (
 )
 from imagedex.settings import Settings
 from imagedex.upkeep import (
-    BackupSchedule,
     DatabaseBackups,
     Diagnosis,
     Doctor,
     Repair,
+    SnapshotJobs,
     Snapshots,
 )
 
@@ -61,6 +73,8 @@ _log = structlog.get_logger(__name__)
 
 _MAX_OPEN_INDEXES = 256
 _IMPORTED_FOR_EMBEDDED = 16
+_JOBS_AT_ONCE = 4  # A rebuild must not keep those of other indexes waiting.
+_UPKEEP_POLL_SECONDS = 0.1
 
 
 class Application:
@@ -95,10 +109,19 @@ class Application:
             cache_entries=settings.search.cache_entries,
         )
         self._files_of = files_of
+        self._turns = IndexTurns()
         self._publisher = self._publisher_of(self.model, self._queries.refresh)
         limits = decode_limits(settings)
         self._thumbnails = Thumbnailer(roots=self._image_roots, limits=limits)
         self._pictures = PictureReader(self.model, limits=limits, threads=_search_threads(settings))
+        self.snapshots = SnapshotJobs(
+            catalog=self._catalog,
+            jobs=self._jobs,
+            locations=self._locations,
+            turns=self._turns,
+            snapshots_of=self._snapshots_of,
+            kept=settings.snapshots.keep,
+        )
         self._runner = self._make_runner(limits, files_of)
         self.indexing = IndexingService(
             catalog=self._catalog,
@@ -120,7 +143,7 @@ class Application:
             ask=lambda text, top_k, prefix: self.query(text, top_k=top_k, index_prefix=prefix),
         )
         self._warming: threading.Thread | None = None
-        self._backups: BackupSchedule | None = None
+        self._scheduler = Scheduler(self._jobs, self._schedules())
         admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
         self.keys = KeyService(SqlKeyStore(self._database), admin_key=admin_key)
 
@@ -135,6 +158,19 @@ class Application:
             image_roots=self._image_roots,
             files_of=self._files_of,
             on_published=on_published,
+            turns=self._turns,
+        )
+
+    def _snapshots_of(self, index_prefix: Path) -> Snapshots:
+        return Snapshots(
+            self._files_of(index_prefix),
+            SnapshotDirectory(self.settings.snapshots_of(index_prefix)),
+            database=self._database,
+            catalog=self._catalog,
+            jobs=self._jobs,
+            hold_index=publish_lock(index_prefix).held,
+            turns=self._turns,
+            on_published=self._refresh_if_served,
         )
 
     def _publisher_of_imports(self, space: VectorSpace) -> Publisher:
@@ -196,6 +232,13 @@ class Application:
             JobKind.INCREMENTAL: flow.run,
             JobKind.REBUILD: merger.rebuild,
             JobKind.IMPORT: import_flow.run,
+            JobKind.SNAPSHOT: self.snapshots.run_snapshot,
+            JobKind.RESTORE: self.snapshots.run_restore,
+            JobKind.BACKUP: DatabaseBackups(
+                self._database,
+                self.settings.backups_directory,
+                keep=self.settings.backup.keep,
+            ).run,
         }
         # Owners of one home share a prefix, so that a restart knows the leases of its former life.
         self._owner_prefix = f"{socket.gethostname()}:{self.settings.home}:"
@@ -203,6 +246,7 @@ class Application:
             self._jobs,
             handlers,
             owner=f"{self._owner_prefix}{os.getpid()}:{secrets.token_hex(4)}",
+            threads=_JOBS_AT_ONCE,
         )
 
     def start(self) -> None:
@@ -252,23 +296,58 @@ class Application:
         self._warming = threading.Thread(target=self.readiness, name="warm-up")
         self._warming.start()
 
-    def keep_backups(self) -> None:
-        """Back up the database when it is due, from now on, unless the settings want none."""
-        backup = self.settings.backup
-        if backup.interval_hours == 0:
-            return
-        self._backups = BackupSchedule(
-            DatabaseBackups(
-                self._database,
-                self.settings.backups_directory,
-                interval=timedelta(hours=backup.interval_hours),
-                keep=backup.keep,
+    def keep_schedules(self) -> None:
+        """Submit backups and rebuilds at the times of the settings, from now on."""
+        self._scheduler.start()
+
+    def _schedules(self) -> list[Schedule]:
+        settings = self.settings
+        wanted = {
+            "backup": (settings.backup.schedule, self._backup_requests),
+            "rebuild": (settings.indexing.rebuild_schedule, self._rebuild_requests),
+            "snapshot": (settings.snapshots.schedule, self.snapshots.scheduled),
+        }
+        return [
+            Schedule(name, CronTimes(cron, settings.time_zone), requests)
+            for name, (cron, requests) in wanted.items()
+            if cron
+        ]
+
+    def _backup_requests(self) -> list[NewJob]:
+        index = self._catalog.ensure_index(self.settings.effective_index_prefix)
+        return [
+            NewJob(
+                index_id=index.index_id,
+                kind=JobKind.BACKUP,
+                request={},
+                priority=Priority.NORMAL,
+                dedupe_key=JobKind.BACKUP.value,
+                runs_again=False,
             )
-        )
-        self._backups.start()
+        ]
+
+    def _rebuild_requests(self) -> list[NewJob]:
+        return [
+            new_rebuild(index.index_id, index.index_prefix, only_if_changed=True)
+            for index in self._catalog.list_indexes()
+            if index.generation > 0
+        ]
+
+    def finish_upkeep(self) -> None:
+        """Wait for the rebuilds that this process has begun or is about to; not for one that fails.
+
+        For a process that ends after its job, so that they are not put off each time.
+        """
+        while any(
+            job.kind.lane is Lane.UPKEEP and job.error is None
+            for index in self._catalog.list_indexes()
+            for job in map(self._jobs.get, self._jobs.active_job_ids(index.index_id))
+        ):
+            time.sleep(_UPKEEP_POLL_SECONDS)
 
     def close(self) -> None:
         """Stop running jobs (they resume after their last chunk) and give everything back."""
+        self._scheduler.close()
         self._runner.close()
         self._engine.close()
         self._thumbnails.close()
@@ -277,8 +356,6 @@ class Application:
             # Not before the jobs: loading a large model, or a share that hangs, must not keep
             # them running.
             self._warming.join()
-        if self._backups is not None:
-            self._backups.close()
         self._database.close()
         self._home_lock.release()
 

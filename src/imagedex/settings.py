@@ -11,7 +11,15 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -26,6 +34,22 @@ from imagedex.embedding.runtimes import Precision, Runtime
 
 def _absolute(path: Path | None) -> Path | None:
     return None if path is None else Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - resolve() would follow links.
+
+
+def _cron(text: str, zone: str = "UTC") -> str:
+    """Return a schedule that can be used; empty for never."""
+    from imagedex.jobs.cron import CronTimes
+
+    text = text.strip()
+    if text:
+        try:
+            CronTimes(text, zone)
+        except SettingsError as error:
+            raise ValueError(str(error)) from error
+    return text
+
+
+CronText = Annotated[str, AfterValidator(_cron)]
 
 
 class _Group(BaseModel):
@@ -82,11 +106,16 @@ class IndexingSettings(_Group):
         description="When a job leaves more segments than that beside the largest, the "
         "smaller ones are merged.",
     )
+    rebuild_schedule: CronText = Field(
+        "0 3 * * 0",
+        description="When a server rebuilds each index that has changed since the last time, as "
+        "cron has it (minute, hour, day, month, weekday), in `IMAGEDEX_TIME_ZONE`; empty: never.",
+    )
     rebuild_share: float = Field(
         0.1,
         gt=0,
         description="When a job leaves more images added or gone than this share of the largest "
-        "segment (and 5,000 at least), all segments are made into one.",
+        "segment (and 5,000 at least), a rebuild makes all segments into one, beside other jobs.",
     )
     batch_images: int = Field(
         32,
@@ -203,6 +232,18 @@ class SnapshotSettings(_Group):
         "each index, in `INDEX_PREFIX.snapshots`, where they share the index's files.",
     )
 
+    schedule: CronText = Field(
+        "",
+        description="When a server makes one of each index, as cron has it (minute, hour, day, "
+        "month, weekday), in `IMAGEDEX_TIME_ZONE`; empty: never.",
+    )
+    keep: int = Field(
+        7,
+        ge=1,
+        le=1000,
+        description="How many of the last scheduled snapshots of an index are kept.",
+    )
+
     @field_validator("directory")
     @classmethod
     def _make_absolute(cls, value: Path | None) -> Path | None:
@@ -212,8 +253,10 @@ class SnapshotSettings(_Group):
 class BackupSettings(_Group):
     """Backups of the database that a server makes by itself."""
 
-    interval_hours: float = Field(
-        24.0, ge=0, le=8760, description="A backup is made this long after the last one; 0: none."
+    schedule: CronText = Field(
+        "30 2 * * *",
+        description="When a server makes one, as cron has it (minute, hour, day, month, weekday), "
+        "in `IMAGEDEX_TIME_ZONE`; empty: never.",
     )
     keep: int = Field(7, ge=1, le=1000, description="How many of the last backups are kept.")
     directory: Path | None = Field(
@@ -260,6 +303,10 @@ class Settings(BaseSettings):
     admin_key: SecretStr | None = Field(
         None, description="A key with all scopes, at least 16 characters long."
     )
+    time_zone: str = Field(
+        "UTC",
+        description="Of the times in schedules, such as `Europe/Berlin`.",
+    )
     log_level: str = Field(
         "info",
         pattern="^(debug|info|warning|error)$",
@@ -292,6 +339,12 @@ class Settings(BaseSettings):
     @classmethod
     def _make_absolute(cls, value: Path | None) -> Path | None:
         return _absolute(value)
+
+    @field_validator("time_zone")
+    @classmethod
+    def _require_time_zone(cls, value: str) -> str:
+        _cron("@daily", value)
+        return value
 
     @field_validator("admin_key")
     @classmethod

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from support.commands import Commands
@@ -66,7 +68,8 @@ def test_a_snapshot_is_kept_beside_a_server_and_restored_without_it(tmp_path: Pa
         remote.run("index", photos)
         made = commands.json("snapshot", "create", "before")
         assert (made["name"], made["num_images"], made["generation"]) == ("before", 3, 1)
-        assert "unset IMAGEDEX_URL" in remote.fail("snapshot", "list")
+        assert remote.json("snapshot", "list") == commands.json("snapshot", "list")
+        assert "unset IMAGEDEX_URL" in remote.fail("rollback")
         draw_pictures(photos, 5, seed=7)
         remote.run("index", photos)
         images = commands.json("stats")["num_images"]
@@ -86,6 +89,31 @@ def test_a_snapshot_is_kept_beside_a_server_and_restored_without_it(tmp_path: Pa
         assert commands.json("stats")["generation"] == 5
 
 
+def test_a_server_makes_and_brings_back_snapshots_for_its_clients(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    draw_pictures(photos, 3)
+    home = tmp_path / "home"
+    with ServerProcess(home, [photos]) as server:
+        remote = Commands.remote(server)
+        remote.run("index", photos)
+        made = remote.json("snapshot", "create", "before")
+        assert (made["name"], made["num_images"], made["generation"]) == ("before", 3, 1)
+        assert remote.json("snapshot", "list") == {"snapshots": [made], "damaged": []}
+        assert "choose another name" in remote.fail("snapshot", "create", "before")
+        draw_pictures(photos, 5, seed=7)
+        remote.run("index", photos)
+        assert remote.json("stats")["num_images"] > 3
+        restored = remote.json("snapshot", "restore", "before")
+        assert restored == {"generation": 3, "num_images": 3}
+        assert len(remote.json("search", "a circle")["results"]) == 3
+        remote.run("snapshot", "restore", "before", "--recreate", code=2)
+        assert "deleted" in remote.run("snapshot", "delete", "before").stdout
+        assert "no snapshot" in remote.fail("snapshot", "restore", "before")
+        assert Commands.local(home).json("doctor")["healthy"]
+        remote.run("index", photos)
+        assert remote.json("stats")["num_images"] > 3
+
+
 def test_the_restore_drill_brings_index_keys_and_jobs_back(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     draw_pictures(photos, 3)
@@ -95,8 +123,9 @@ def test_the_restore_drill_brings_index_keys_and_jobs_back(tmp_path: Path) -> No
         Commands.remote(server).run("index", photos)
         secret = commands.json("keys", "create", "--name", "n", "--scope", "query")["secret"]
     commands.run("snapshot", "create", "drill")
-    for path in (home / "backups").iterdir():  # Of the first start, before there was anything.
-        path.unlink()
+    # As if the server had been down at the time of the backup.
+    with closing(sqlite3.connect(home / "imagedex.db")) as database, database:
+        database.execute("UPDATE schedules SET due_at = 1 WHERE name = 'backup'")
     with ServerProcess(home, [photos]):
         wait_until(lambda: any((home / "backups").glob("imagedex-*.db")))
     for path in home.glob("imagedex.db*"):
@@ -113,4 +142,5 @@ def test_the_restore_drill_brings_index_keys_and_jobs_back(tmp_path: Path) -> No
         before = commands.json("stats")["generation"]
         Commands.remote(server).run("index", photos)
         assert commands.json("stats")["generation"] == before  # Nothing was embedded again.
-        assert len(commands.json("jobs")["jobs"]) == 2
+        kinds = [job["kind"] for job in commands.json("jobs")["jobs"]]
+        assert kinds == ["full", "backup", "full"]

@@ -121,6 +121,16 @@ def gated_calls(photos: Path) -> list[Call]:
             "/api/v1/images/{image_id}/thumbnail",
             query,
         ),
+        Call("GET", "/api/v1/snapshots", "/api/v1/snapshots", frozenset()),
+        Call("POST", "/api/v1/snapshots", "/api/v1/snapshots", frozenset(), {"name": "new"}),
+        Call(
+            "POST",
+            "/api/v1/snapshots/kept/restore",
+            "/api/v1/snapshots/{name}/restore",
+            frozenset(),
+            {},
+        ),
+        Call("DELETE", "/api/v1/snapshots/kept", "/api/v1/snapshots/{name}", frozenset()),
         Call(
             "POST",
             "/api/v1/keys",

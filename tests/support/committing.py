@@ -133,7 +133,7 @@ def merge_all(files: DirectoryIndexFiles) -> Manifest:
     current = files.current()
     assert current is not None
     numbers = frozenset(segment.number for segment in current.segments)
-    return files.merge(Merge(current.generation, 1, f"step-{step_of(current)}", numbers))
+    return files.merge(Merge(1, f"step-{step_of(current)}", numbers))
 
 
 def die_while_merging(index_prefix: Path, number: int, reports: Connection) -> None:

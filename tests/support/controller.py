@@ -16,6 +16,7 @@ from imagedex.indexing import (
     IndexFlow,
     IndexingService,
     IndexLocations,
+    IndexTurns,
     MergePolicy,
     Merger,
     Publisher,
@@ -34,9 +35,10 @@ from imagedex.jobs import (
     SqlJobStore,
 )
 from imagedex.search import QueryService
-from imagedex.segments import DirectoryIndexFiles
+from imagedex.segments import DirectoryIndexFiles, IndexFiles, SnapshotDirectory, publish_lock
 from imagedex.testing.colour_model import ColourModel
 from imagedex.testing.engine import ThreadEngine
+from imagedex.upkeep import SnapshotJobs, Snapshots
 
 
 class Controller:
@@ -50,6 +52,7 @@ class Controller:
         chunk_images: int = 3,
         engine: Engine | None = None,
         merge_policy: MergePolicy = MergePolicy(),  # noqa: B008 - It is immutable.
+        files_of: Callable[[Path], IndexFiles] = DirectoryIndexFiles,
         ignore: Sequence[str] = (),
         removal: RemovalRules | None = None,
         settle_seconds: float = 0.0,
@@ -66,7 +69,7 @@ class Controller:
         self.jobs = SqlJobStore(self.database)
         self.engine = engine or ThreadEngine()
         self.queries = QueryService(
-            files_of=DirectoryIndexFiles,
+            files_of=files_of,
             encoder=self.model.load_text_encoder(threads=1),
             model_name=self.model.name,
             fingerprint=self.model.fingerprint,
@@ -75,14 +78,16 @@ class Controller:
         )
         self.announced: Callable[[Path], object] = self.queries.refresh
         roots = ImageRoots([self.photos])
+        turns = IndexTurns()
         self.publisher = Publisher(
             image_roots=roots,
             database=self.database,
             catalog=self.catalog,
             jobs=self.jobs,
             model=self.model,
-            files_of=DirectoryIndexFiles,
+            files_of=files_of,
             on_published=lambda prefix: self.announced(prefix),
+            turns=turns,
         )
         self.setup = WorkerSetup(
             model=self.model, image_roots=roots, limits=DecodeLimits(), batch_images=2
@@ -99,11 +104,28 @@ class Controller:
             chunk_images=chunk_images,
             commit_images=6,
             commit_seconds=3600,
-            files_of=DirectoryIndexFiles,
+            files_of=files_of,
             ignore=IgnoreRules(tuple(ignore)),
             removal=removal or RemovalRules(),
             settle_seconds=settle_seconds,
             shared_from_images=shared_from_images,
+        )
+        self.snapshots = SnapshotJobs(
+            catalog=self.catalog,
+            jobs=self.jobs,
+            locations=IndexLocations(self.prefix, ()),
+            turns=turns,
+            snapshots_of=lambda prefix: Snapshots(
+                files_of(prefix),
+                SnapshotDirectory(prefix.with_name(f"{prefix.name}.snapshots")),
+                database=self.database,
+                catalog=self.catalog,
+                jobs=self.jobs,
+                hold_index=publish_lock(prefix).held,
+                turns=turns,
+                on_published=self.queries.refresh,
+            ),
+            kept=2,
         )
         self.runner = JobRunner(
             self.jobs,
@@ -111,6 +133,8 @@ class Controller:
                 JobKind.FULL: flow.run,
                 JobKind.INCREMENTAL: flow.run,
                 JobKind.REBUILD: merger.rebuild,
+                JobKind.SNAPSHOT: self.snapshots.run_snapshot,
+                JobKind.RESTORE: self.snapshots.run_restore,
             },
             owner="test:1",
         )
@@ -121,7 +145,7 @@ class Controller:
             model=self.model,
             image_roots=roots,
             locations=IndexLocations(self.prefix, ()),
-            files_of=DirectoryIndexFiles,
+            files_of=files_of,
         )
 
     def close(self) -> None:

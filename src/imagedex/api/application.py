@@ -27,6 +27,7 @@ from imagedex.api.routers.index import index_router
 from imagedex.api.routers.keys import keys_router
 from imagedex.api.routers.metrics import metrics_router
 from imagedex.api.routers.query import query_router
+from imagedex.api.routers.snapshots import snapshots_router
 from imagedex.api.routers.stats import stats_router
 from imagedex.api.validation import answer_validation_error
 from imagedex.core.errors import ImagedexError
@@ -56,6 +57,7 @@ def create_api(application: Services, *, max_body_seconds: float = 60.0) -> Fast
         index_router(context),
         stats_router(context),
         images_router(context),
+        snapshots_router(context),
         keys_router(context),
         health_router(context),
         metrics_router(context),

@@ -8,6 +8,7 @@ from imagedex.access import KeyService
 from imagedex.indexing.interfaces import Indexing
 from imagedex.search import PictureTerm, Query, QueryAnswer
 from imagedex.settings import Settings
+from imagedex.upkeep.interfaces import SnapshotRequests
 
 
 class Services(Protocol):
@@ -25,6 +26,11 @@ class Services(Protocol):
     @property
     def indexing(self) -> Indexing:
         """Jobs and statistics."""
+        ...
+
+    @property
+    def snapshots(self) -> SnapshotRequests:
+        """States of indexes that are kept."""
         ...
 
     @property

@@ -77,6 +77,7 @@ PROBLEM_OF_ERROR: Mapping[type[errors.ImagedexError], ProblemType] = {
         "fingerprint-mismatch", 409, "The index was made with another model"
     ),
     errors.LeaseLost: ProblemType("lease-lost", 409, "Another owner has taken over"),
+    errors.Superseded: ProblemType("superseded", 409, "The index has changed meanwhile"),
     errors.Unavailable: ProblemType("unavailable", 503, "It cannot be done now"),
     errors.ModelError: ProblemType("model-error", 503, "The embedding model cannot be used"),
     errors.ModelNotInstalled: ProblemType(

@@ -87,6 +87,25 @@ class RebuildRequest(_Request):
     priority: PriorityName = "normal"
 
 
+class SnapshotRequest(_Request):
+    """Keep the current generation of an index."""
+
+    model_config = _examples({"name": "before-the-move"})
+
+    name: StrictStr | None = Field(
+        None, description="By default after the time and the generation's number."
+    )
+    index_prefix: AbsolutePath | None = Field(None, description="By default the server's index.")
+
+
+class RestoreRequest(_Request):
+    """Go back to a snapshot."""
+
+    model_config = _examples({})
+
+    index_prefix: AbsolutePath | None = Field(None, description="By default the server's index.")
+
+
 class QueryRequest(_Request):
     """Find images by a text, by an image, or by several of both."""
 
@@ -328,6 +347,35 @@ class StatsAnswer(_Answer):
     last_updated: UtcTime | None
     generation: int
     index_size_bytes: IndexSize
+
+
+class SnapshotReceipt(_Answer):
+    """The job that makes a snapshot."""
+
+    job_id: str
+    status: JobStatus
+    name: str = Field(description="Of the snapshot, once the job has completed.")
+
+
+class SnapshotEntry(_Answer):
+    """A snapshot."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    name: str
+    created_at: UtcTime
+    generation: int = Field(description="That was current then.")
+    num_images: int
+    num_failed: int
+    bytes: int = Field(description="Of its files, which it may share with the index.")
+    model_name: str
+
+
+class SnapshotsAnswer(_Answer):
+    """The snapshots of an index, oldest first."""
+
+    snapshots: list[SnapshotEntry]
+    damaged: list[str] = Field(description="Why some cannot be read.")
 
 
 class HealthAnswer(_Answer):

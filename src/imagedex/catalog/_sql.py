@@ -30,7 +30,7 @@ from imagedex.core.images import (
     RowLocation,
 )
 from imagedex.database import Database, Transaction
-from imagedex.database.tables import images, indexes, missing_images
+from imagedex.database.tables import images, indexes, missing_images, moving_indexes
 
 _PARAMETERS = 900  # SQLite before 3.32 takes at most 999 parameters in a statement.
 _LIKE = 64  # Contents that one file is compared with; they travel to a worker with its path.
@@ -75,7 +75,7 @@ class SqlCatalog:
     def list_indexes(self) -> list[IndexEntry]:
         """Return all indexes, in the order of their creation."""
         with self._database.read() as snapshot:
-            rows = snapshot.connection.execute(select(indexes).order_by(indexes.c.index_id)).all()
+            rows = snapshot.connection.execute(_INDEXES.order_by(indexes.c.index_id)).all()
         return [_index_entry(row) for row in rows]
 
     def lookup(self, index_id: int, image_paths: Sequence[str]) -> dict[str, CatalogEntry]:
@@ -226,6 +226,66 @@ class SqlCatalog:
             _forget_missing(connection, index_id, list(values))
         tally.settle(generation=generation, updated_at=self._now())
 
+    def begin_move(self, transaction: Transaction, index_id: int, *, generation: int) -> None:
+        """Bring the catalog to a generation that only moved rows; their locations follow."""
+        connection = transaction.connection
+        if generation <= _recorded_generation(connection, index_id):
+            return
+        connection.execute(
+            insert(moving_indexes).prefix_with("OR IGNORE").values(index_id=index_id)
+        )
+        connection.execute(
+            update(indexes)
+            .where(indexes.c.index_id == index_id)
+            .values(generation=generation, updated_at=self._now())
+        )
+
+    def move(
+        self,
+        transaction: Transaction,
+        index_id: int,
+        moves: Sequence[tuple[RowLocation, RowLocation]],
+    ) -> None:
+        """Let what lies at each first location lie at the second."""
+        values = [
+            {
+                "of_index": index_id,
+                "from_segment": old.segment,
+                "from_row": old.row,
+                "to_segment": new.segment,
+                "to_row": new.row,
+            }
+            for old, new in moves
+        ]
+        if values:
+            transaction.connection.execute(_MOVE, values)
+
+    def place(
+        self,
+        transaction: Transaction,
+        index_id: int,
+        rows: Sequence[tuple[RowLocation, ImageFacts]],
+        *,
+        segments: Collection[int],
+    ) -> None:
+        """Let images lie in these rows whose location is in none of ``segments``."""
+        connection = transaction.connection
+        known = _known(connection, index_id, [facts.image_path for _, facts in rows])
+        places = []
+        for location, facts in rows:
+            row = known.get(facts.image_path)
+            if row is not None and row.segment is not None and row.segment not in segments:
+                place = {"to_segment": location.segment, "to_row": location.row}
+                places.append({"known_key": row.image_key, **place})
+        if places:
+            connection.execute(_PLACE, places)
+
+    def end_move(self, transaction: Transaction, index_id: int) -> None:
+        """Record that all locations are those of the generation."""
+        transaction.connection.execute(
+            delete(moving_indexes).where(moving_indexes.c.index_id == index_id)
+        )
+
     def record_merge(
         self,
         transaction: Transaction,
@@ -234,11 +294,7 @@ class SqlCatalog:
         generation: int,
         moved: Iterable[tuple[RowLocation, ImageFacts]],
     ) -> None:
-        """Bring the catalog to a generation that only moved rows: their new locations in.
-
-        Whatever else is known of an image stays. ``moved`` may be of any length. Raises NotFound
-        for an index that is not known.
-        """
+        """Bring the catalog to a generation that only moved rows, all at once (reconciliation)."""
         connection = transaction.connection
         if generation <= _recorded_generation(connection, index_id):
             return
@@ -254,7 +310,7 @@ class SqlCatalog:
                     place = {"to_segment": location.segment, "to_row": location.row}
                     places.append({"known_key": row.image_key, **place})
             if places:
-                connection.execute(_MOVE, places)
+                connection.execute(_PLACE, places)
             tally.store(new)
         tally.settle(generation=generation, updated_at=self._now())
 
@@ -334,6 +390,7 @@ class SqlCatalog:
         _recorded_generation(connection, index_id)
         connection.execute(delete(images).where(images.c.index_id == index_id))
         connection.execute(delete(missing_images).where(missing_images.c.index_id == index_id))
+        self.end_move(transaction, index_id)
         connection.execute(
             update(indexes)
             .where(indexes.c.index_id == index_id)
@@ -402,7 +459,23 @@ class _Tally:
         self._failed += by * (state == ImageState.FAILED)
 
 
+_INDEXES = select(
+    indexes,
+    select(moving_indexes.c.index_id)
+    .where(moving_indexes.c.index_id == indexes.c.index_id)
+    .exists()
+    .label("is_moving"),
+)
 _MOVE = (
+    update(images)
+    .where(
+        images.c.index_id == bindparam("of_index"),
+        images.c.segment == bindparam("from_segment"),
+        images.c.segment_row == bindparam("from_row"),
+    )
+    .values(segment=bindparam("to_segment"), segment_row=bindparam("to_row"))
+)
+_PLACE = (
     update(images)
     .where(images.c.image_key == bindparam("known_key"))
     .values(segment=bindparam("to_segment"), segment_row=bindparam("to_row"))
@@ -509,7 +582,7 @@ def _batches(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:
 
 
 def _index_by_prefix(index_prefix: Path) -> Any:
-    return select(indexes).where(indexes.c.index_prefix == str(index_prefix))
+    return _INDEXES.where(indexes.c.index_prefix == str(index_prefix))
 
 
 def _index_entry(row: AnyRow) -> IndexEntry:
@@ -518,6 +591,7 @@ def _index_entry(row: AnyRow) -> IndexEntry:
         index_prefix=Path(row.index_prefix),
         generation=row.generation,
         updated_at=None if row.updated_at is None else datetime.fromtimestamp(row.updated_at, UTC),
+        is_moving=bool(row.is_moving),
     )
 
 

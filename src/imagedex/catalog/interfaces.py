@@ -33,6 +33,7 @@ class IndexEntry:
     index_prefix: Path
     generation: int  # The generation that the catalog's rows describe; 0 for none.
     updated_at: datetime | None  # When that generation was recorded.
+    is_moving: bool = False  # Some locations are still those before a merge.
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +172,42 @@ class Catalog(Protocol):
         """
         ...
 
+    def begin_move(self, transaction: Transaction, index_id: int, *, generation: int) -> None:
+        """Bring the catalog to a generation that only moved rows, but for their locations.
+
+        These follow by ``move``, or by ``place`` after a crash; until ``end_move`` the index is
+        known as moving. A generation that is recorded already, or an older one, changes nothing.
+        """
+        ...
+
+    def move(
+        self,
+        transaction: Transaction,
+        index_id: int,
+        moves: Sequence[tuple[RowLocation, RowLocation]],
+    ) -> None:
+        """Let what lies at each first location lie at the second; nothing else of it changes."""
+        ...
+
+    def place(
+        self,
+        transaction: Transaction,
+        index_id: int,
+        rows: Sequence[tuple[RowLocation, ImageFacts]],
+        *,
+        segments: Collection[int],
+    ) -> None:
+        """Let images lie in these rows whose location is in none of ``segments`` (reconciliation).
+
+        Whatever else is known of an image stays, also that a later version of it failed. One
+        that is not known as indexed is passed over.
+        """
+        ...
+
+    def end_move(self, transaction: Transaction, index_id: int) -> None:
+        """Record that all locations are those of the generation."""
+        ...
+
     def record_merge(
         self,
         transaction: Transaction,
@@ -179,7 +216,7 @@ class Catalog(Protocol):
         generation: int,
         moved: Iterable[tuple[RowLocation, ImageFacts]],
     ) -> None:
-        """Bring the catalog to a generation that only moved rows: their new locations in.
+        """Bring the catalog to a generation that only moved rows, all at once (reconciliation).
 
         Whatever else is known of an image stays, also that a later version of it failed, or that
         its file is missing. An image that is not known as indexed with this content becomes so. A

@@ -69,8 +69,9 @@ def local_client(settings: Settings, *, run_jobs: bool, debug: bool) -> Iterator
 def local_application(settings: Settings, *, run_jobs: bool, debug: bool) -> Iterator[Application]:
     """Yield the services of the local home, for what has no call in the API.
 
-    ``run_jobs`` is as for ``local_client``. Whoever can read the home may do everything, so the
-    admin key is one that lives as long as the block and is stored nowhere.
+    ``run_jobs`` is as for ``local_client``; a rebuild that its jobs have left is done before the
+    block ends. Whoever can read the home may do everything, so the admin key is one
+    that lives as long as the block and is stored nowhere.
     """
     from pydantic import SecretStr
 
@@ -85,6 +86,8 @@ def local_application(settings: Settings, *, run_jobs: bool, debug: bool) -> Ite
     try:
         application.start()
         yield application
+        if run_jobs:
+            application.finish_upkeep()
     finally:
         application.close()
 

@@ -37,7 +37,7 @@ def run_server(settings: Settings, listener: socket.socket) -> None:
         application.start()
         _announce_first_key(application)
         application.warm()
-        application.keep_backups()
+        application.keep_schedules()
         _serve(application, listener, settings.server)
     except KeyboardInterrupt:
         # Ctrl-C is how a server in a terminal is meant to be stopped: not a failure.

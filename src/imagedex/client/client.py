@@ -28,6 +28,8 @@ from imagedex.client.wire import (
     KeyList,
     NotifyReceipt,
     QueryAnswer,
+    SnapshotList,
+    SnapshotReceipt,
     TriggerReceipt,
 )
 
@@ -137,6 +139,31 @@ class ImagedexClient:
         """Request that all segments of an index become one, with new search structures."""
         body = {"priority": priority} | _given(index_prefix=index_prefix)
         return self._post("/api/v1/index/rebuild", body, TriggerReceipt, idempotency_key)
+
+    def snapshots(self, *, index_prefix: str | None = None) -> SnapshotList:
+        """Return the snapshots of an index, oldest first."""
+        params = _given(index_prefix=index_prefix)
+        return parse_answer(self._send("GET", "/api/v1/snapshots", params=params), SnapshotList)
+
+    def create_snapshot(
+        self,
+        name: str | None = None,
+        *,
+        index_prefix: str | None = None,
+    ) -> SnapshotReceipt:
+        """Request that the current generation be kept; the snapshot is there when the job ends."""
+        body = _given(name=name, index_prefix=index_prefix)
+        return self._post("/api/v1/snapshots", body, SnapshotReceipt)
+
+    def restore_snapshot(self, name: str, *, index_prefix: str | None = None) -> TriggerReceipt:
+        """Request that a snapshot become the current generation, as a new one."""
+        path = f"/api/v1/snapshots/{_part(name)}/restore"
+        return self._post(path, _given(index_prefix=index_prefix), TriggerReceipt)
+
+    def delete_snapshot(self, name: str, *, index_prefix: str | None = None) -> None:
+        """Delete a snapshot; the index stays as it is."""
+        params = _given(index_prefix=index_prefix)
+        raise_for_problem(self._send("DELETE", f"/api/v1/snapshots/{_part(name)}", params=params))
 
     def status(self, job_id: str) -> JobState:
         """Return a job's state."""

@@ -197,3 +197,30 @@ class KeyList(_Answer):
     """All API keys."""
 
     keys: tuple[Key, ...]
+
+
+class SnapshotReceipt(_Answer):
+    """A snapshot was requested."""
+
+    job_id: str
+    status: str
+    name: str  # Of the snapshot, once the job has completed.
+
+
+class Snapshot(_Answer):
+    """A state of an index that is kept."""
+
+    name: str
+    created_at: Moment
+    generation: int
+    num_images: int
+    num_failed: int
+    bytes: int  # Of its files, which it may share with the index.
+    model_name: str
+
+
+class SnapshotList(_Answer):
+    """The snapshots of an index, oldest first."""
+
+    snapshots: tuple[Snapshot, ...]
+    damaged: tuple[str, ...]  # Why some cannot be read.

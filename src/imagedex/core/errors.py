@@ -12,7 +12,8 @@ ImagedexError
 ├── CursorExpired             the state of the index that a cursor leads through is gone
 ├── Conflict                  the state of things forbids it now
 │   ├── FingerprintMismatch   the index was made with another model
-│   └── LeaseLost             another owner has taken over the job or the index
+│   ├── LeaseLost             another owner has taken over the job or the index
+│   └── Superseded            what was prepared no longer fits; prepare it anew
 ├── Unavailable               not now; try again later
 ├── ModelError                a model's files are missing, damaged or of no use
 │   └── ModelNotInstalled     a known model is named, and its files are not here
@@ -80,6 +81,12 @@ class FingerprintMismatch(Conflict):
 
 class LeaseLost(Conflict):
     """Another owner has taken over; stop at once and write nothing more."""
+
+
+class Superseded(Conflict):
+    """The index was changed in a way that what was prepared no longer fits; prepare it anew."""
+
+    retryable = True
 
 
 class Unavailable(ImagedexError):

@@ -1,8 +1,8 @@
 """Every table, as it is after all migrations (a test holds the two together).
 
 Moments are REAL seconds since the epoch, in UTC. Truth values are INTEGER 0 or 1. Partial unique
-indexes carry the rules that no race may break: one running job per index, and one active
-job per request.
+indexes carry the rules that no race may break: one running job per lane of an
+index, and one active job per request.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ metadata = MetaData(
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     }
 )
+
+# Jobs that run beside those which bring images in; a test holds the enumeration to it.
+UPKEEP_KINDS = "('rebuild', 'backup', 'snapshot')"
 
 # SQLite numbers rows by itself only when the key is called INTEGER, which holds 64 bits there.
 _BigKey = BigInteger().with_variant(Integer(), "sqlite")
@@ -101,6 +104,12 @@ missing_images = Table(
     _column("since", Float),  # When a scan missed it first.
 )
 
+moving_indexes = Table(
+    "moving_indexes",  # Some rows of ``images`` still say where a vector lay before a merge.
+    metadata,
+    _column("index_id", Integer, ForeignKey(indexes.c.index_id), primary_key=True),
+)
+
 jobs = Table(
     "jobs",
     metadata,
@@ -137,7 +146,18 @@ jobs = Table(
     Index("ix_jobs_created", "created_at", "job_id"),
     Index("ix_jobs_status", "status", "created_at", "job_id"),
     Index("ix_jobs_progress", "index_id", "progressed_at"),
-    Index("uq_jobs_running", "index_id", unique=True, **_only("status = 'running'")),
+    Index(
+        "uq_jobs_running_flow",
+        "index_id",
+        unique=True,
+        **_only(f"status = 'running' AND kind NOT IN {UPKEEP_KINDS}"),
+    ),
+    Index(
+        "uq_jobs_running_upkeep",
+        "index_id",
+        unique=True,
+        **_only(f"status = 'running' AND kind IN {UPKEEP_KINDS}"),
+    ),
     Index(
         "uq_jobs_active",
         "index_id",
@@ -201,6 +221,14 @@ job_findings = Table(
     _count("removed"),
     _column("removals_asked", Integer, nullable=True),  # While it is paused for them.
     _column("removals_allowed", Integer, nullable=True),  # 0 when they were refused.
+)
+
+schedules = Table(
+    "schedules",
+    metadata,
+    _column("name", Text, primary_key=True),
+    _column("times", Text),  # What ``due_at`` follows from: cron fields and time zone.
+    _column("due_at", Float),
 )
 
 idempotency_keys = Table(

@@ -5,16 +5,18 @@ from imagedex.indexing.chunk import ChunkTask, WorkerSetup, embed_chunk
 from imagedex.indexing.flow import IndexFlow
 from imagedex.indexing.interfaces import Indexing, IndexStats, JobReport, WorkerReport
 from imagedex.indexing.locations import IndexLocations
-from imagedex.indexing.merging import MergePolicy, Merger
+from imagedex.indexing.merging import MergePolicy, Merger, new_rebuild
 from imagedex.indexing.publishing import Publisher
 from imagedex.indexing.reconciling import Reconciler, missing_index
 from imagedex.indexing.service import IndexingService
+from imagedex.indexing.turns import IndexTurns
 
 __all__ = [
     "ChunkTask",
     "IndexFlow",
     "IndexLocations",
     "IndexStats",
+    "IndexTurns",
     "Indexing",
     "IndexingService",
     "JobReport",
@@ -27,4 +29,5 @@ __all__ = [
     "WorkerSetup",
     "embed_chunk",
     "missing_index",
+    "new_rebuild",
 ]

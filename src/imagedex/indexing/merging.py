@@ -13,9 +13,9 @@ from pathlib import Path
 
 import structlog
 
-from imagedex.core.errors import StorageError
+from imagedex.core.errors import StorageError, Superseded
 from imagedex.indexing.publishing import Publisher
-from imagedex.jobs import JobRun, JobStore, JobYielded, Lease
+from imagedex.jobs import JobKind, JobRun, JobStore, JobYielded, Lane, Lease, NewJob, Priority
 from imagedex.segments import Manifest, SegmentEntry
 
 _SPARE = 1.1  # Times the size of what is merged: room for others.
@@ -45,23 +45,29 @@ class Merger:
     ) -> None:
         """Merge what the policy says, at the end of a job that has published.
 
-        ``publisher`` is the job's, where it is not that of all others.
+        When all segments are to become one, that is left to a job of its own, which runs beside
+        those that follow. ``publisher`` is the job's, where it is not that of all others.
 
         Too little space, a full disk or a share that fails leaves the segments as they are: the
         job's images are published, and the next job tries again.
         """
         publisher = publisher or self._publisher
+        job = lease.job
         manifest = publisher.current(index_prefix)
         due = due_segments(manifest, self._policy) if manifest else frozenset[int]()
         if manifest is None or not due:
             return
-        needed = sum(
-            file.bytes for entry in manifest.segments if entry.number in due for file in entry.files
-        )
+        if len(due) == len(manifest.segments):
+            new = new_rebuild(job.index_id, index_prefix, images_count=manifest.images)
+            rebuild = self._jobs.submit(new)
+            _log.info("rebuild_due", index_prefix=str(index_prefix), job_id=rebuild.job_id)
+            return
+        if self._jobs.is_running(job.index_id, Lane.UPKEEP):
+            return  # A rebuild would have to begin anew if its segments went away.
         try:
-            _require_space(index_prefix, needed)
+            _require_space(index_prefix, manifest, due)
             publisher.merge(lease, index_prefix, due)
-        except StorageError as error:
+        except (StorageError, Superseded) as error:
             _log.warning(
                 "merge_put_off",
                 index_prefix=str(index_prefix),
@@ -70,35 +76,74 @@ class Merger:
             )
 
     def rebuild(self, run: JobRun) -> None:
-        """Run a rebuild job: make one segment of all, with new search structures."""
+        """Run a rebuild job: make one segment of all, with new search structures.
+
+        Other jobs of the index run meanwhile.
+        """
         job = run.lease.job
         index_prefix = Path(job.request["index_prefix"])
         self._publisher.reconcile(index_prefix)
         if not self._publisher.may_publish(run.lease, index_prefix):
             raise JobYielded("The index was published under a higher fence than this lease has.")
-        self._publisher.publish_left_over(run.lease, index_prefix)
         run.checkpoint()
         manifest = self._publisher.current(index_prefix)
-        if manifest is not None and manifest.segments:
-            numbers = frozenset(segment.number for segment in manifest.segments)
-            self._publisher.merge(run.lease, index_prefix, numbers)
         images = manifest.images if manifest else 0
+        is_wanted = not job.request.get("only_if_changed") or _has_changed(manifest)
+        if manifest is not None and manifest.segments and is_wanted:
+            numbers = frozenset(segment.number for segment in manifest.segments)
+            _require_space(index_prefix, manifest, numbers)
+            self._publisher.merge(run.lease, index_prefix, numbers, run.checkpoint)
         if not job.is_planned:
             self._jobs.save_plan(
                 run.lease, (), total_images=images, settled_images=images, failures=()
             )
-        self._publisher.sweep(index_prefix, job.index_id)
+        self._publisher.sweep_generations(index_prefix)
 
 
-def _require_space(directory: Path, needed: int) -> None:
+def new_rebuild(
+    index_id: int,
+    index_prefix: Path,
+    *,
+    images_count: int = 0,
+    priority: Priority = Priority.NORMAL,
+    only_if_changed: bool = False,
+) -> NewJob:
+    """Return the request of a rebuild; while one is active, all requests are that one.
+
+    With ``only_if_changed``, which is another request, it leaves alone what is one segment already
+    of which no row is gone.
+    """
+    return NewJob(
+        index_id=index_id,
+        kind=JobKind.REBUILD,
+        request={"index_prefix": str(index_prefix), "only_if_changed": only_if_changed},
+        priority=priority,
+        dedupe_key=f"{JobKind.REBUILD.value}{'-if-changed' if only_if_changed else ''}",
+        images_count=images_count,
+        runs_again=False,
+    )
+
+
+def _has_changed(manifest: Manifest | None) -> bool:
+    """Say whether a rebuild would do more than write the same rows again."""
+    return manifest is not None and (len(manifest.segments) > 1 or bool(manifest.tombstones))
+
+
+def _require_space(index_prefix: Path, manifest: Manifest, segments: frozenset[int]) -> None:
     """Raise StorageError where a merge would fill the disk that others write to as well."""
+    needed = sum(
+        file.bytes
+        for entry in manifest.segments
+        if entry.number in segments
+        for file in entry.files
+    )
     try:
-        free = shutil.disk_usage(directory).free
+        free = shutil.disk_usage(index_prefix).free
     except OSError as error:
-        raise StorageError(f"{str(directory)!r} cannot be looked at: {error}.") from error
+        raise StorageError(f"{str(index_prefix)!r} cannot be looked at: {error}.") from error
     if free < _SPARE * needed:
         raise StorageError(
-            f"Merging segments of {str(directory)!r} needs {_SPARE * needed / 1e6:,.0f} MB, but "
+            f"Merging segments of {str(index_prefix)!r} needs {_SPARE * needed / 1e6:,.0f} MB, but "
             f"only {free / 1e6:,.0f} MB are free; free some space."
         )
 

@@ -7,6 +7,7 @@ the chunks as they were; a crash after it leaves a catalog that lags, which ``re
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,11 +20,19 @@ from imagedex.database import Database, Transaction
 from imagedex.embedding import VectorSpace
 from imagedex.indexing.absences import surely_gone
 from imagedex.indexing.reconciling import Reconciler
+from imagedex.indexing.turns import IndexTurn, IndexTurns
 from imagedex.ingest import ImageRoots
-from imagedex.jobs import Chunk, ChunkAction, ChunkDone, ChunkState, JobStore, Lease
+from imagedex.jobs import Chunk, ChunkAction, ChunkDone, ChunkState, JobStore, Lane, Lease
 from imagedex.segments import Commit, IndexFiles, Manifest, Merge
 
+_MOVES_AT_ONCE = 2_000  # Some hundredths of a second, in which other writers wait.
+_MOVES_PAUSE_SECONDS = 0.002
+
 _log = structlog.get_logger(__name__)
+
+
+def _go_on() -> None:
+    """Be the checkpoint of what is not to be stopped."""
 
 
 class Publisher:
@@ -39,6 +48,7 @@ class Publisher:
         image_roots: ImageRoots,
         files_of: Callable[[Path], IndexFiles],
         on_published: Callable[[Path], object],
+        turns: IndexTurns,
     ) -> None:
         self._database = database
         self._catalog = catalog
@@ -47,17 +57,20 @@ class Publisher:
         self._image_roots = image_roots
         self._files_of = files_of
         self._on_published = on_published
+        self._turns = turns
         self._reconciler = Reconciler(
             database=database,
             catalog=catalog,
             jobs=jobs,
             files_of=files_of,
             on_published=on_published,
+            turns=turns,
         )
 
     def reconcile(self, index_prefix: Path) -> None:
         """Make the catalog say what the current generation says; see ``Reconciler``."""
-        self._reconciler.reconcile(index_prefix)
+        with self._turns.of(index_prefix).held():
+            self._reconciler.reconcile(index_prefix)
 
     def publish_left_over(self, lease: Lease, index_prefix: Path) -> None:
         """Publish what other jobs of the index have embedded and not yet published.
@@ -83,15 +96,17 @@ class Publisher:
 
     def _publish(self, lease: Lease, index_prefix: Path, job_id: str) -> list[int]:
         """Publish a job's embedded chunks; return those whose part files are gone."""
-        self.reconcile(index_prefix)
-        files = self._files_of(index_prefix)
-        embedded = self._jobs.chunks(job_id, ChunkState.EMBEDDED)
-        lost = [c.number for c in embedded if c.part is not None and not files.has_part(c.part)]
-        if lost:
-            _log.warning("part_files_lost", job_id=job_id, chunks=lost)
-        chunks = [chunk for chunk in embedded if chunk.number not in lost]
-        if chunks:
-            self._publish_chunks(lease, index_prefix, job_id, chunks)
+        with self._turns.of(index_prefix).held():
+            # Before anything is looked up: it may find that chunks are published already.
+            self.reconcile(index_prefix)
+            files = self._files_of(index_prefix)
+            embedded = self._jobs.chunks(job_id, ChunkState.EMBEDDED)
+            lost = [c.number for c in embedded if c.part is not None and not files.has_part(c.part)]
+            if lost:
+                _log.warning("part_files_lost", job_id=job_id, chunks=lost)
+            chunks = [chunk for chunk in embedded if chunk.number not in lost]
+            if chunks:
+                self._publish_chunks(lease, index_prefix, job_id, chunks)
         return lost
 
     def publish_done(self, lease: Lease, index_prefix: Path, done: Sequence[ChunkDone]) -> None:
@@ -102,7 +117,6 @@ class Publisher:
         """
         if not done:
             return
-        self.reconcile(index_prefix)
         index_id, job_id = lease.job.index_id, lease.job.job_id
         parts = tuple(one.part for one in done if one.part is not None)
         numbers = tuple(one.number for one in done)
@@ -114,7 +128,9 @@ class Publisher:
                 failures = [failure for failure in one.failures if failure.stamp is not None]
                 self._catalog.record_failures(transaction, index_id, failures)
 
-        self._commit(lease, index_prefix, job_id, numbers, parts, gone=[], record=record)
+        with self._turns.of(index_prefix).held():
+            self.reconcile(index_prefix)
+            self._commit(lease, index_prefix, job_id, numbers, parts, gone=[], record=record)
 
     def _publish_chunks(
         self, lease: Lease, index_prefix: Path, job_id: str, chunks: list[Chunk]
@@ -144,11 +160,14 @@ class Publisher:
         gone: list[str],
         record: Callable[[Transaction], None],
     ) -> None:
-        """Publish parts and removals; ``record`` begins the transaction that follows."""
+        """Publish parts and removals; ``record`` begins the transaction that follows.
+
+        The caller has the turn.
+        """
         files = self._files_of(index_prefix)
         index_id = lease.job.index_id
         paths = [path for part in parts for path in files.read_part_paths(part)]
-        removed = self._locations(index_id, gone + paths)
+        removed = self._locations(index_prefix, index_id, gone + paths)
         self._jobs.renew(lease)
         manifest = None
         rows: list[tuple[RowLocation, ImageFacts]] = []
@@ -187,40 +206,76 @@ class Publisher:
             )
             self._on_published(index_prefix)
 
-    def merge(self, lease: Lease, index_prefix: Path, segments: frozenset[int]) -> None:
+    def merge(
+        self,
+        lease: Lease,
+        index_prefix: Path,
+        segments: frozenset[int],
+        checkpoint: Callable[[], None] = _go_on,
+    ) -> None:
         """Publish one segment in the place of several of the current generation.
 
-        Raises LeaseLost, StorageError, CorruptIndex; then the current generation is what it was.
+        Other jobs of the index may publish until its last step; what they bring stays.
+        ``checkpoint`` is called between the steps and ends it by raising. Raises LeaseLost,
+        Superseded, StorageError, CorruptIndex; then nothing that is found has changed.
         """
-        self.reconcile(index_prefix)
-        self._jobs.renew(lease)
+        turn = self._turns.of(index_prefix)
         files = self._files_of(index_prefix)
         index_id = lease.job.index_id
-        manifest = files.merge(
-            Merge(
-                expected_generation=self._catalog.ensure_index(index_prefix).generation,
-                fence=lease.fence,
-                job_id=lease.job.job_id,
-                segments=segments,
-            )
-        )
-        new = [entry for entry in manifest.segments if entry.generation == manifest.generation]
-        # Read before the transaction: a share that hangs must not hold up all writers.
-        rows = [row for entry in new for row in files.read_facts(entry)]
-        with self._database.transaction() as transaction:
-            self._jobs.assert_held(transaction, lease)
-            self._catalog.record_merge(
-                transaction, index_id, generation=manifest.generation, moved=rows
-            )
-        _log.info(
-            "segments_merged",
-            index_prefix=str(index_prefix),
-            generation=manifest.generation,
-            merged=len(segments),
-            segments=len(manifest.segments),
+        merge = Merge(
+            fence=lease.fence,
             job_id=lease.job.job_id,
+            segments=segments,
+            beside_commits=lease.job.kind.lane is Lane.UPKEEP,
         )
-        self._on_published(index_prefix)
+        with files.prepare_merge(merge, checkpoint) as prepared:
+            with turn.held():
+                self.reconcile(index_prefix)
+                # Of an earlier merge that was interrupted: the turn knows one at a time.
+                self._record_moves(turn, index_id)
+                self._jobs.renew(lease)
+                manifest, moved = prepared.publish()
+                with self._database.transaction() as transaction:
+                    self._jobs.assert_held(transaction, lease)
+                    self._catalog.begin_move(transaction, index_id, generation=manifest.generation)
+                turn.begin_move(moved)
+            _log.info(
+                "segments_merged",
+                index_prefix=str(index_prefix),
+                generation=manifest.generation,
+                merged=len(segments),
+                segments=len(manifest.segments),
+                job_id=lease.job.job_id,
+            )
+            try:
+                # While the merge is prepared, its segment is open already.
+                self._on_published(index_prefix)
+            finally:
+                self._record_moves(turn, index_id)
+
+    def _record_moves(self, turn: IndexTurn, index_id: int) -> None:
+        """Tell the catalog where rows lie now, some at a time, so that nobody waits for long.
+
+        After a crash ``reconcile`` does the rest.
+        """
+        while self._record_some_moves(turn, index_id):
+            # Whoever waits for the turn gets it here; a lock knows no line.
+            time.sleep(_MOVES_PAUSE_SECONDS)
+
+    def _record_some_moves(self, turn: IndexTurn, index_id: int) -> bool:
+        """Return whether there may be more of them."""
+        with turn.held():
+            if not turn.is_moving:
+                return False
+            moves = turn.next_moves(_MOVES_AT_ONCE)
+            with self._database.transaction() as transaction:
+                self._catalog.move(transaction, index_id, moves)
+                if not moves:
+                    self._catalog.end_move(transaction, index_id)
+            turn.moves_recorded(len(moves))
+            if not moves:
+                turn.end_move()
+            return bool(moves)
 
     def current(self, index_prefix: Path) -> Manifest | None:
         """Return the current generation's manifest, or None while there is none."""
@@ -229,7 +284,10 @@ class Publisher:
     def may_publish(self, lease: Lease, index_prefix: Path) -> bool:
         """Say whether the lease's fence is high enough for what was published already."""
         manifest = self._files_of(index_prefix).current()
-        return manifest is None or lease.fence >= manifest.fence
+        if manifest is None:
+            return True
+        is_upkeep = lease.job.kind.lane is Lane.UPKEEP
+        return lease.fence >= (manifest.merge_fence if is_upkeep else manifest.fence)
 
     def sweep(self, index_prefix: Path, index_id: int, *, done_job_id: str | None = None) -> None:
         """Delete files that nothing needs any more; what cannot be deleted stays, and is logged.
@@ -240,11 +298,25 @@ class Publisher:
             *(job_id for job_id in self._jobs.active_job_ids(index_id) if job_id != done_job_id),
             *self._jobs.embedded_job_ids(index_id),
         }
+        self._sweep(index_prefix, sorted(keep_jobs))
+
+    def sweep_generations(self, index_prefix: Path) -> None:
+        """Delete the files of generations that are kept no longer, as ``sweep`` does; no parts.
+
+        For jobs beside which others may begin and write parts at any moment.
+        """
+        self._sweep(index_prefix, None)
+
+    def _sweep(self, index_prefix: Path, keep_jobs: Sequence[str] | None) -> None:
         try:
-            self._files_of(index_prefix).sweep(keep_jobs=sorted(keep_jobs))
+            self._files_of(index_prefix).sweep(keep_jobs=keep_jobs)
         except StorageError as error:
             _log.warning("sweep_failed", index_prefix=str(index_prefix), error=str(error))
 
-    def _locations(self, index_id: int, image_paths: list[str]) -> tuple[RowLocation, ...]:
+    def _locations(
+        self, index_prefix: Path, index_id: int, image_paths: list[str]
+    ) -> tuple[RowLocation, ...]:
+        turn = self._turns.of(index_prefix)
         known = self._catalog.lookup(index_id, image_paths)
-        return tuple(entry.location for entry in known.values() if entry.location is not None)
+        there = (turn.now(e.location) for e in known.values() if e.location is not None)
+        return tuple(location for location in there if location is not None)

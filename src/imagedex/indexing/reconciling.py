@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import structlog
@@ -10,14 +11,17 @@ import structlog
 from imagedex.catalog import Catalog
 from imagedex.core.errors import StorageError
 from imagedex.database import Database
+from imagedex.indexing.turns import IndexTurns
 from imagedex.jobs import JobStore
 from imagedex.segments import IndexFiles, Manifest
+
+_BATCH = 5_000
 
 _log = structlog.get_logger(__name__)
 
 
 class Reconciler:
-    """Fills the catalog from the files of any index. Only the owner of the index calls it."""
+    """Fills the catalog from the files of any index. Whoever calls it has the index's turn."""
 
     def __init__(
         self,
@@ -27,12 +31,15 @@ class Reconciler:
         jobs: JobStore,
         files_of: Callable[[Path], IndexFiles],
         on_published: Callable[[Path], object],
+        turns: IndexTurns,
     ) -> None:
+        """Take what a reconciler works on; ``turns`` are those of whoever else publishes."""
         self._database = database
         self._catalog = catalog
         self._jobs = jobs
         self._files_of = files_of
         self._on_published = on_published
+        self._turns = turns
 
     def reconcile(self, index_prefix: Path) -> None:
         """Make the catalog say what the current generation says.
@@ -53,6 +60,10 @@ class Reconciler:
             if index.generation > 0:
                 raise missing_index(index_prefix, index.generation)
             return
+        if manifest.generation != index.generation:
+            self._turns.of(index_prefix).end_move()
+        if index.is_moving and not self._turns.of(index_prefix).is_moving:
+            self._place_all(index.index_id, files, manifest)
         if manifest.generation == index.generation:
             return
         _log.warning(
@@ -62,7 +73,7 @@ class Reconciler:
             index_generation=manifest.generation,
         )
         # A database that was lost counts its fences from the beginning.
-        self._jobs.raise_fence(index.index_id, manifest.fence)
+        self._jobs.raise_fence(index.index_id, max(manifest.fence, manifest.merge_fence))
         known = index.generation
         if known > manifest.generation or 0 < known < manifest.base_generation:
             self._fill_anew(index.index_id, files, manifest)
@@ -81,7 +92,8 @@ class Reconciler:
         manifest = files.current()
         if manifest is None:
             raise missing_index(index_prefix, index.generation)
-        self._jobs.raise_fence(index.index_id, manifest.fence)
+        self._jobs.raise_fence(index.index_id, max(manifest.fence, manifest.merge_fence))
+        self._turns.of(index_prefix).end_move()
         self._fill_anew(index.index_id, files, manifest)
         self._on_published(index_prefix)
 
@@ -97,6 +109,21 @@ class Reconciler:
                 transaction, index_id, [f for f in failures if f.image_path not in known]
             )
 
+    def _place_all(self, index_id: int, files: IndexFiles, manifest: Manifest) -> None:
+        """Finish the moves of a merge that was recorded, but for some locations, before a crash.
+
+        Whatever lies in a segment that is no more is placed where the current generation has it.
+        """
+        numbers = {entry.number for entry in manifest.segments}
+        gone = files.read_tombstones(manifest.tombstones)
+        for entry in manifest.segments:
+            rows = (row for row in files.read_facts(entry) if row[0] not in gone)
+            while batch := list(islice(rows, _BATCH)):
+                with self._database.transaction() as transaction:
+                    self._catalog.place(transaction, index_id, batch, segments=numbers)
+        with self._database.transaction() as transaction:
+            self._catalog.end_move(transaction, index_id)
+
     def _replay(self, index_id: int, files: IndexFiles, manifest: Manifest, *, since: int) -> None:
         """Bring the catalog from generation ``since`` to the manifest's, one after the other.
 
@@ -111,13 +138,16 @@ class Reconciler:
             if generation <= since:
                 continue
             segments = [entry for entry in manifest.segments if entry.generation == generation]
-            # Read before the transaction: a share that hangs must not hold up all writers.
-            rows = [row for entry in segments for row in files.read_facts(entry)]
             buried = files.read_tombstones(
                 [entry for entry in manifest.tombstones if entry.generation == generation]
             )
             # What a merge wrote were segments before, and belongs to no chunk.
             is_merge = bool(segments) and not any(entry.chunks for entry in segments)
+            # Read before the transaction: a share that hangs must not hold up all writers. What
+            # was removed while a merge was under way is in its segment, and may have moved on.
+            rows = [
+                row for entry in segments for row in files.read_facts(entry) if row[0] not in buried
+            ]
             with self._database.transaction() as transaction:
                 if is_merge:
                     self._catalog.record_merge(
@@ -131,8 +161,9 @@ class Reconciler:
                 self._catalog.record_tombstones(transaction, index_id, buried)
                 for entry in segments:
                     self._jobs.checkpoint_committed(transaction, entry.job_id, entry.chunks)
-                # A merge leaves no tombstones of the rows that it dropped.
-                self._catalog.forget_lost(transaction, index_id, segments=numbers)
+                if generation == manifest.generation:
+                    # A merge leaves no tombstones of the rows that it dropped.
+                    self._catalog.forget_lost(transaction, index_id, segments=numbers)
 
 
 def missing_index(index_prefix: Path, generation: int) -> StorageError:

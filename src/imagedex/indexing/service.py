@@ -16,6 +16,7 @@ from imagedex.embedding import EmbeddingModel
 from imagedex.engine import Engine, WorkerStatus
 from imagedex.indexing.interfaces import IndexStats, JobReport, WorkerReport
 from imagedex.indexing.locations import IndexLocations
+from imagedex.indexing.merging import new_rebuild
 from imagedex.ingest import IgnoreRules, ImageRoots, require_directory
 from imagedex.jobs import (
     IdempotencyKey,
@@ -104,9 +105,9 @@ class IndexingService:
         manifest = self._files_of(prefix).current()
         if manifest is None:
             raise NotFound(f"There is no index at {str(prefix)!r}; index a directory first.")
-        return self._submit(
-            JobKind.REBUILD, {}, index_prefix, priority, idempotency, manifest.images
-        )
+        index_id = self._catalog.ensure_index(prefix).index_id
+        new = new_rebuild(index_id, prefix, images_count=manifest.images, priority=priority)
+        return self._jobs.submit(new, idempotency)
 
     def _submit(
         self,
@@ -128,8 +129,8 @@ class IndexingService:
             dedupe_key=hashlib.sha256(canonical).hexdigest(),
             images_count=images_count,
             # A forced job would embed everything once more; a change that came while it ran is
-            # found by the next scan. One rebuild is enough for all who ask while it runs.
-            runs_again=kind is not JobKind.REBUILD and not request.get("force_reindex", False),
+            # found by the next scan.
+            runs_again=not request.get("force_reindex", False),
         )
         return self._jobs.submit(new, idempotency)
 

@@ -1,6 +1,7 @@
 """The durable queue of jobs."""
 
 from imagedex.jobs._sql import SqlJobStore
+from imagedex.jobs.cron import CronTimes
 from imagedex.jobs.interfaces import IdempotencyKey, JobStore, NewJob, Page
 from imagedex.jobs.records import (
     Chunk,
@@ -11,6 +12,7 @@ from imagedex.jobs.records import (
     JobFailure,
     JobKind,
     JobStatus,
+    Lane,
     Lease,
     PlannedChunk,
     Priority,
@@ -19,12 +21,14 @@ from imagedex.jobs.records import (
 )
 from imagedex.jobs.run import JobCancelled, JobPaused, JobRun, JobYielded
 from imagedex.jobs.runner import Handler, JobRunner
+from imagedex.jobs.schedules import Schedule, Scheduler
 
 __all__ = [
     "Chunk",
     "ChunkAction",
     "ChunkDone",
     "ChunkState",
+    "CronTimes",
     "Handler",
     "IdempotencyKey",
     "Job",
@@ -37,12 +41,15 @@ __all__ = [
     "JobStatus",
     "JobStore",
     "JobYielded",
+    "Lane",
     "Lease",
     "NewJob",
     "Page",
     "PlannedChunk",
     "Priority",
     "ScanFindings",
+    "Schedule",
+    "Scheduler",
     "SqlJobStore",
     "WorkerShare",
 ]

@@ -16,6 +16,7 @@ from imagedex.jobs.records import (
     JobFailure,
     JobKind,
     JobStatus,
+    Lane,
     Lease,
     PlannedChunk,
     Priority,
@@ -63,8 +64,8 @@ class Page(Generic[ItemT]):
 class JobStore(Protocol):
     """Jobs in the database. Safe to call from several threads and processes.
 
-    At most one job runs per index. Every change that a lease's holder makes is refused with
-    LeaseLost once the lease has passed to another owner.
+    At most one job runs in each lane of an index. Every change that a lease's holder makes is
+    refused with LeaseLost once the lease has passed to another owner.
     """
 
     @property
@@ -89,6 +90,27 @@ class JobStore(Protocol):
         No change that came before this call is missed: an active job that runs, or has its plan
         already, runs once more after it has completed. To repeat a request with its idempotency
         key asks for nothing new.
+        """
+        ...
+
+    def due_at(self, schedule: str, times: str) -> float | None:
+        """Return when a schedule of these times is due; None for one that is new or has changed."""
+        ...
+
+    def submit_scheduled(
+        self,
+        schedule: str,
+        times: str,
+        next_after: Callable[[float], float],
+        requests: Sequence[NewJob],
+        *,
+        now: float,
+    ) -> tuple[list[Job], float]:
+        """Submit the jobs of a schedule if it is due, and note when it is next: both or neither.
+
+        Returns the jobs, those that were active already included, and when it is due next. A
+        schedule that is new, or has other ``times`` than before, is due first after ``now``. Of
+        several callers one submits.
         """
         ...
 
@@ -149,8 +171,9 @@ class JobStore(Protocol):
     def lease_next(self, owner: str) -> Lease | None:
         """Take the job that should run next, or return None.
 
-        Order: priority (risen by waiting), then age. Jobs of an index that has a running
-        job, and jobs that wait out a back-off, are passed over. An expired lease is taken over.
+        Order: priority (risen by waiting), then age. Jobs of an index and lane that has a
+        running job, and jobs that wait out a back-off, are passed over. An expired lease is taken
+        over.
         """
         ...
 
@@ -166,7 +189,7 @@ class JobStore(Protocol):
         ...
 
     def should_yield(self, lease: Lease) -> bool:
-        """Say whether a job of higher priority (risen by waiting) waits for the same index.
+        """Say whether a job of higher priority (risen by waiting) waits for this one's lane.
 
         Raises LeaseLost.
         """
@@ -279,6 +302,10 @@ class JobStore(Protocol):
 
     def active_job_ids(self, index_id: int) -> list[str]:
         """Return the jobs of an index that have not ended."""
+        ...
+
+    def is_running(self, index_id: int, lane: Lane) -> bool:
+        """Say whether a job runs in this lane of an index."""
         ...
 
     def embedded_job_ids(self, index_id: int) -> list[str]:

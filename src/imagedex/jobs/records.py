@@ -11,6 +11,13 @@ from typing import Any
 from imagedex.core.images import ImageFailure
 
 
+class Lane(StrEnum):
+    """Which jobs of an index wait for each other: one job runs in each of its lanes."""
+
+    FLOW = "flow"  # What brings images in and takes them out.
+    UPKEEP = "upkeep"  # What may take long and changes nothing that a search finds.
+
+
 class JobKind(StrEnum):
     """What a job does."""
 
@@ -18,6 +25,15 @@ class JobKind(StrEnum):
     INCREMENTAL = "incremental"  # Index, or remove, the images that a notifier named.
     REBUILD = "rebuild"  # Make one segment of all that an index has.
     IMPORT = "import"  # Adopt the vectors of an old index.
+    BACKUP = "backup"  # Copy the database; of no index, so it is the default one's.
+    SNAPSHOT = "snapshot"  # Keep the current generation of an index.
+    RESTORE = "restore"  # Make a snapshot the current generation.
+
+    @property
+    def lane(self) -> Lane:
+        """The lane in which such jobs run."""
+        upkeep = (JobKind.REBUILD, JobKind.BACKUP, JobKind.SNAPSHOT)
+        return Lane.UPKEEP if self in upkeep else Lane.FLOW
 
 
 class JobStatus(StrEnum):
@@ -67,11 +83,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to run a job, and to publish its index's generations, until it expires."""
+    """The right to run a job, and to publish for its lane of its index, until it expires."""
 
     job: Job
     owner: str
-    fence: int  # Rises with each lease of the same index.
+    fence: int  # Rises with each lease of the same index, whatever the lane.
 
 
 class ChunkAction(StrEnum):

@@ -4,10 +4,19 @@ from imagedex.segments.directory import DirectoryIndexFiles
 from imagedex.segments.examination import FilesReport, examine_files
 from imagedex.segments.filters import ImageFilter
 from imagedex.segments.findings import Finding, FindingKind
-from imagedex.segments.interfaces import Commit, Hits, IndexFiles, IvfPolicy, Merge, OpenGeneration
+from imagedex.segments.interfaces import (
+    Commit,
+    Hits,
+    IndexFiles,
+    IvfPolicy,
+    Merge,
+    OpenGeneration,
+    PreparedMerge,
+)
 from imagedex.segments.live_rows import LiveRows
 from imagedex.segments.lock import publish_lock
 from imagedex.segments.mending import Mended, mend_faiss_files, mend_pointer
+from imagedex.segments.moved_rows import MovedRows
 from imagedex.segments.records import (
     FileEntry,
     ImageBlock,
@@ -35,8 +44,10 @@ __all__ = [
     "Manifest",
     "Mended",
     "Merge",
+    "MovedRows",
     "OpenGeneration",
     "Part",
+    "PreparedMerge",
     "SegmentEntry",
     "Snapshot",
     "SnapshotDirectory",

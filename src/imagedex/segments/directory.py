@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from imagedex.core.errors import CorruptIndex
@@ -12,7 +13,7 @@ from imagedex.segments.durable import make_directory, storage_errors
 from imagedex.segments.generation import DirectoryGeneration, open_segment
 from imagedex.segments.interfaces import Commit, IvfPolicy, Merge, OpenGeneration
 from imagedex.segments.lock import publish_lock
-from imagedex.segments.merging import publish_merge
+from imagedex.segments.merging import PreparedMerge, prepare_merge
 from imagedex.segments.parts import part_path, write_part
 from imagedex.segments.published import Published, read_published
 from imagedex.segments.publishing import publish_commit
@@ -41,6 +42,7 @@ class DirectoryIndexFiles:
         self._tombstones = TombstoneFiles(index_prefix)
         self._published: Published | None = None
         self._ivf = ivf
+        self._prepared: PreparedMerge | None = None
 
     @property
     def index_prefix(self) -> Path:
@@ -94,9 +96,24 @@ class DirectoryIndexFiles:
         with self._lock.held():
             return publish_commit(self._index_prefix, commit, self._tombstones, self._ivf)
 
+    @contextmanager
+    def prepare_merge(
+        self, merge: Merge, checkpoint: Callable[[], None]
+    ) -> Iterator[PreparedMerge]:
+        """Build one segment of several; see ``IndexFiles.prepare_merge``."""
+        with prepare_merge(
+            self._index_prefix, merge, self._tombstones, self._ivf, self._lock, checkpoint
+        ) as prepared:
+            self._prepared = prepared
+            try:
+                yield prepared
+            finally:
+                self._prepared = None
+
     def merge(self, merge: Merge) -> Manifest:
         """Publish one segment in the place of several; see ``IndexFiles.merge``."""
-        return publish_merge(self._index_prefix, merge, self._tombstones, self._ivf, self._lock)
+        with self.prepare_merge(merge, lambda: None) as prepared:
+            return prepared.publish()[0]
 
     def read_facts(self, segment: SegmentEntry) -> Iterator[tuple[RowLocation, ImageFacts]]:
         """Yield what a published segment records of its images, in row order."""
@@ -123,23 +140,27 @@ class DirectoryIndexFiles:
     def open(self, manifest: Manifest, previous: OpenGeneration | None) -> DirectoryGeneration:
         """Open a generation for searching; segments that ``previous`` holds are shared with it.
 
-        The files of each other segment are compared with their checksums. Vectors and inverted
-        lists are mapped from their files, paths are read. Raises CorruptIndex, StorageError.
+        One that was merged a moment ago is open already. The files of each other segment are
+        compared with their checksums. Vectors and inverted lists are mapped from their files,
+        paths are read. Raises CorruptIndex, StorageError.
         """
         known = previous if isinstance(previous, DirectoryGeneration) else None
+        prepared = self._prepared
         segments = tuple(
             (known.segment(entry) if known is not None else None)
+            or (prepared.opened(entry) if prepared is not None else None)
             or open_segment(self._index_prefix, entry, dim=manifest.dim)
             for entry in manifest.segments
         )
         return DirectoryGeneration(manifest, segments, self._tombstones.of(manifest.tombstones))
 
-    def sweep(self, *, keep_jobs: Sequence[str]) -> int:
+    def sweep(self, *, keep_jobs: Sequence[str] | None) -> int:
         """Delete what no generation needs and return the number of files."""
         if not self._index_prefix.is_dir():
             return 0
         with self._lock.held():
-            return sweep(self._index_prefix, self.current(), frozenset(keep_jobs))
+            keep = None if keep_jobs is None else frozenset(keep_jobs)
+            return sweep(self._index_prefix, self.current(), keep)
 
 
 def _require_rows(path: Path, rows: int, segment: SegmentEntry) -> None:

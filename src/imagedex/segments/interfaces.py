@@ -7,7 +7,8 @@ either the old generation or the new one, never a mixture.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from imagedex.core.images import ImageFacts, RowLocation
 from imagedex.segments.filters import ImageFilter
+from imagedex.segments.moved_rows import MovedRows
 from imagedex.segments.records import ImageBlock, Manifest, Part, SegmentEntry, TombstoneEntry
 
 
@@ -47,10 +49,26 @@ class IvfPolicy:
 class Merge:
     """Segments of the current generation that become one, without the rows that are gone."""
 
-    expected_generation: int  # The current one.
     fence: int
     job_id: str
     segments: frozenset[int]  # Numbers.
+    # Commits go on meanwhile, under other fences: this one is held against those of such merges.
+    beside_commits: bool = False
+
+
+class PreparedMerge(Protocol):
+    """A merged segment that is built and not published."""
+
+    def publish(self) -> tuple[Manifest, MovedRows]:
+        """Publish a generation with it; return the manifest, and where merged rows lie now.
+
+        It follows the generation that is current then, with all that was added and removed since
+        the merge began. Raises Superseded when the merged segments are not all there any more, or
+        the index went back to an older state meanwhile; LeaseLost when a newer fence has
+        published; StorageError. In all cases the current generation is what it was, and after a
+        StorageError it may be tried again.
+        """
+        ...
 
 
 class IndexFiles(Protocol):
@@ -103,12 +121,23 @@ class IndexFiles(Protocol):
         """
         ...
 
+    def prepare_merge(
+        self, merge: Merge, checkpoint: Callable[[], None]
+    ) -> AbstractContextManager[PreparedMerge]:
+        """Build one segment of several, to be published inside the block.
+
+        This takes its time and no lock: commits may go on. ``checkpoint`` is called between the
+        steps and ends it by raising. Whatever was not published leaves nothing behind. Raises
+        LeaseLost, StorageError, CorruptIndex when a Parquet file is damaged, ValueError for a
+        segment that the current generation has not.
+        """
+        ...
+
     def merge(self, merge: Merge) -> Manifest:
         """Publish a generation with one segment in the place of several; return its manifest.
 
         A search finds the same before and after. The rows get new locations, in the order of
-        the segments. Raises LeaseLost and StorageError as ``commit`` does, CorruptIndex when a
-        Parquet file is damaged, ValueError for a segment that the current generation has not.
+        the segments. It prepares the merge and publishes it, and raises what these do.
         """
         ...
 
@@ -128,12 +157,12 @@ class IndexFiles(Protocol):
         """Open a generation for searching; segments that ``previous`` holds are shared with it."""
         ...
 
-    def sweep(self, *, keep_jobs: Sequence[str]) -> int:
+    def sweep(self, *, keep_jobs: Sequence[str] | None) -> int:
         """Delete what no generation needs and return the number of files.
 
-        That is: temporary files, part files of jobs other than ``keep_jobs``, files of
-        segments and tombstones that no kept manifest lists, and manifests older than the
-        last few. Only the holder of the index's fence calls this, while it commits nothing.
+        That is: temporary files, part files of jobs other than ``keep_jobs`` and what their
+        merges built (None keeps those of all jobs), files of segments and tombstones that no
+        kept manifest lists, and manifests older than the last few.
         """
         ...
 

@@ -10,6 +10,7 @@
     segments/NUMBER-FENCE.ivf          the same, of large segments only
     tombstones/GENERATION-FENCE.parquet  immutable
     parts/JOB/CHUNK-FENCE.parquet      what a chunk left, until it is committed
+    parts/JOB/merge-FENCE/            a segment that a merge builds, laid out as an index of its own
 
 Every name carries the fence of the owner that wrote it, so an owner that was replaced and wakes
 up cannot write over the files of its successor. While a file is being written its name has a
@@ -33,6 +34,7 @@ _SEGMENT = re.compile(r"segments/(\d{8,18})-\d{1,18}\.(parquet|faiss|ivf)")
 _TOMBSTONE = re.compile(r"tombstones/(\d{8,18})-\d{1,18}\.parquet")
 _FENCED = re.compile(r"(?:segments|tombstones)/\d{8,18}-(\d{1,18})\.(?:parquet|faiss|ivf)")
 _PART = re.compile(r"parts/([A-Za-z0-9_-]{1,100})/\d{6,18}-\d{1,18}\.parquet")
+_STAGING = re.compile(r"parts/([A-Za-z0-9_-]{1,100})/merge-\d{1,18}")
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
@@ -68,6 +70,18 @@ def part_name(job_id: str, chunk: int, fence: int) -> str:
     if chunk < 0 or fence < 0:
         raise ValueError(f"Chunk {chunk} and fence {fence} must not be negative.")
     return f"{PARTS}/{job_id}/{chunk:06d}-{fence}.parquet"
+
+
+def staging_name(job_id: str, fence: int) -> str:
+    """Name the directory in which a merge builds. Raises ValueError as ``part_name`` does."""
+    if not _JOB_ID.fullmatch(job_id):
+        raise ValueError(f"Job id {job_id!r} cannot name a directory; expected letters and digits.")
+    return f"{PARTS}/{job_id}/merge-{fence}"
+
+
+def is_staging(name: str) -> bool:
+    """Say whether a name is that of a directory in which a merge builds."""
+    return _STAGING.fullmatch(name) is not None
 
 
 def generation_of_manifest(name: str) -> int | None:

@@ -66,6 +66,10 @@ def encode_manifest(manifest: Manifest) -> bytes:
     }
     if manifest.base_generation:
         document["base_generation"] = manifest.base_generation
+    if manifest.merge_fence:
+        document["merge_fence"] = manifest.merge_fence
+    if manifest.only_moves:
+        document["only_moves"] = True
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
@@ -119,6 +123,9 @@ class _Fields:
     def optional_count(self, key: str) -> int:
         return self.count(key, least=1) if key in self._left else 0
 
+    def optional_flag(self, key: str) -> bool:
+        return key in self._left and bool(self._take(key, bool))
+
     def text(self, key: str) -> str:
         value: str = self._take(key, str)
         return value
@@ -167,6 +174,8 @@ def _decode(fields: _Fields) -> Manifest:
         segments=fields.each("segments", _decode_segment),
         tombstones=fields.each("tombstones", _decode_tombstone),
         base_generation=fields.optional_count("base_generation"),
+        merge_fence=fields.optional_count("merge_fence"),
+        only_moves=fields.optional_flag("only_moves"),
     )
     fields.end()
     return manifest

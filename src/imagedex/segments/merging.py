@@ -1,67 +1,187 @@
 """Making one segment of several, without the rows that count no longer: a rebuild.
 
+The new segment is built in a directory of its own below the parts of the merge's job, while commits
+go on. Only the last step takes the publish lock: it links the files into the index, keeps the
+segments that came meanwhile, and removes the rows that were removed meanwhile where they lie now.
+
 Nothing but time is lost when it ends at any point: until the last step nothing names the new files,
 and the segments that they replace stay until no kept generation lists them.
 """
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from imagedex.core.errors import CorruptIndex
+from imagedex.core.errors import CorruptIndex, LeaseLost, Superseded
 from imagedex.core.images import RowLocation
+from imagedex.segments import layout
 from imagedex.segments._parquet import ImageTable, read_images
+from imagedex.segments.durable import make_directory, storage_errors
+from imagedex.segments.generation import OpenSegment, open_segment
 from imagedex.segments.integrity import require_intact
 from imagedex.segments.interfaces import IvfPolicy, Merge
 from imagedex.segments.lock import PublishLock
+from imagedex.segments.moved_rows import GONE, MovedRows
 from imagedex.segments.published import read_published
-from imagedex.segments.publishing import require_successor
 from imagedex.segments.records import Manifest, SegmentEntry
-from imagedex.segments.tombstones import TombstoneFiles, Tombstones
+from imagedex.segments.tombstones import RowArray, TombstoneFiles, Tombstones
 from imagedex.segments.writing import Author, NewGeneration
 
 
-def publish_merge(
+class PreparedMerge:
+    """A merged segment that is built and not published; see ``imagedex.segments.PreparedMerge``."""
+
+    def __init__(
+        self,
+        index_prefix: Path,
+        merge: Merge,
+        *,
+        base: Manifest,
+        gone: Tombstones,
+        staging: Path,
+        staged: OpenSegment | None,
+        tombstones: TombstoneFiles,
+        ivf: IvfPolicy,
+        lock: PublishLock,
+    ) -> None:
+        """Take what was built of which generation; ``staged`` is None when no row was left."""
+        self._index_prefix = index_prefix
+        self._merge = merge
+        self._base = base
+        self._gone = gone
+        self._staging = staging
+        self._staged = staged
+        self._tombstones = tombstones
+        self._ivf = ivf
+        self._lock = lock
+        self._opened: OpenSegment | None = None
+
+    def publish(self) -> tuple[Manifest, MovedRows]:
+        """Publish a generation with the new segment; return it, and where rows lie now."""
+        merge, base = self._merge, self._base
+        with self._lock.held():
+            now = _current(self._index_prefix)
+            merged = _merged(base, merge)
+            if now.base_generation != base.base_generation or any(
+                entry not in now.segments for entry in merged
+            ):
+                raise Superseded(
+                    f"Segments {sorted(merge.segments)} of generation {base.generation} were "
+                    f"merged, but generation {now.generation} no longer has them; merge again."
+                )
+            _require_fence(now, merge)
+            gone = self._tombstones.of(now.tombstones)
+            author = Author(
+                merge.fence,
+                now.model_name,
+                now.fingerprint,
+                now.dim,
+                beside_commits=merge.beside_commits,
+            )
+            with NewGeneration(self._index_prefix, now, author, self._ivf) as new:
+                kept = tuple(entry for entry in now.segments if entry not in merged)
+                left = _tombstones_of(kept, gone)
+                rows = _new_rows(merged, self._gone)
+                number = 0
+                if self._staged is not None:
+                    taken = new.take_over(self._staging, self._staged.entry)
+                    number = taken.number
+                    kept += (taken,)
+                    left += _carried_over(merged, number, rows, before=self._gone, now=gone)
+                    self._opened = replace(self._staged, entry=taken)
+                buried = (new.write_tombstones(left),) if left else ()
+                manifest = new.publish(kept, buried, only_moves=True)
+        return manifest, MovedRows(number, rows)
+
+    def opened(self, entry: SegmentEntry) -> OpenSegment | None:
+        """Return the new segment, open already, if this is it."""
+        is_it = self._opened is not None and self._opened.entry == entry
+        return self._opened if is_it else None
+
+
+@contextmanager
+def prepare_merge(
     index_prefix: Path,
     merge: Merge,
     tombstones: TombstoneFiles,
     ivf: IvfPolicy,
     lock: PublishLock,
-) -> Manifest:
-    """Publish a merge and return the new generation's manifest; see ``IndexFiles.merge``.
-
-    The lock is taken for the last step only: reading and writing can take minutes.
-    """
-    current = _current(index_prefix, merge)
-    merged = [entry for entry in current.segments if entry.number in merge.segments]
+    checkpoint: Callable[[], None],
+) -> Iterator[PreparedMerge]:
+    """Build the merged segment; see ``IndexFiles.prepare_merge``."""
+    base = _current(index_prefix)
+    _require_fence(base, merge)
+    merged = _merged(base, merge)
     if len(merged) != len(merge.segments):
         raise ValueError(
-            f"Segments {sorted(merge.segments)} cannot be merged: generation {current.generation} "
-            f"has {[entry.number for entry in current.segments]}."
+            f"Segments {sorted(merge.segments)} cannot be merged: generation {base.generation} "
+            f"has {[entry.number for entry in base.segments]}."
         )
-    gone = tombstones.of(current.tombstones)
-    author = Author(merge.fence, current.model_name, current.fingerprint, current.dim)
-    with NewGeneration(index_prefix, current, author, ivf) as new:
-        kept = tuple(entry for entry in current.segments if entry not in merged)
-        images = _live_rows(index_prefix, merged, gone, dim=current.dim)
+    gone = tombstones.of(base.tombstones)
+    staging = index_prefix / layout.staging_name(merge.job_id, merge.fence)
+    try:
+        _remove_staging(staging.parent)
+        checkpoint()
+        images = _live_rows(index_prefix, merged, gone, dim=base.dim)
+        checkpoint()
+        staged = None
         if images is not None:
-            kept += (new.write_segment(images, job_id=merge.job_id, chunks=()),)
-        left = _tombstones_of(kept, gone)
-        buried = (new.write_tombstones(left),) if left else ()
-        with lock.held():
-            _current(index_prefix, merge)
-            return new.publish(kept, buried)
+            make_directory(staging)
+            author = Author(merge.fence, base.model_name, base.fingerprint, base.dim)
+            with NewGeneration(staging, None, author, ivf) as new:
+                entry = new.write_segment(images, job_id=merge.job_id, chunks=())
+            del images
+            # So that it need not be opened while queries wait for the new generation.
+            staged = open_segment(staging, entry, dim=base.dim)
+        checkpoint()
+        yield PreparedMerge(
+            index_prefix,
+            merge,
+            base=base,
+            gone=gone,
+            staging=staging,
+            staged=staged,
+            tombstones=tombstones,
+            ivf=ivf,
+            lock=lock,
+        )
+    finally:
+        # The names in the index stay; what cannot be deleted here is swept later.
+        shutil.rmtree(staging, ignore_errors=True)
 
 
-def _current(index_prefix: Path, merge: Merge) -> Manifest:
+def _remove_staging(directory: Path) -> None:
+    """Delete what an earlier run of the same job has built; an owner that was replaced is told."""
+    with storage_errors("tidy up", directory):
+        for path in directory.glob("merge-*"):
+            shutil.rmtree(path)
+
+
+def _current(index_prefix: Path) -> Manifest:
     published = read_published(index_prefix)
-    current = None if published is None else published.manifest
-    require_successor(current, fence=merge.fence, expected_generation=merge.expected_generation)
-    if current is None:
+    if published is None or published.manifest is None:
         raise ValueError(f"There is no index at {str(index_prefix)!r} whose segments to merge.")
-    return current
+    return published.manifest
+
+
+def _merged(manifest: Manifest, merge: Merge) -> list[SegmentEntry]:
+    return [entry for entry in manifest.segments if entry.number in merge.segments]
+
+
+def _require_fence(current: Manifest, merge: Merge) -> None:
+    """Raise LeaseLost when another owner of the same kind has published since."""
+    published = current.merge_fence if merge.beside_commits else current.fence
+    if merge.fence < published:
+        raise LeaseLost(
+            f"Fence {merge.fence} may not publish a merge: fence {published} has published "
+            "already; the owner was replaced and must stop."
+        )
 
 
 def _live_rows(
@@ -82,6 +202,37 @@ def _live_rows(
     if sum(table.rows for table in tables) == 0:
         return None
     return ImageTable.concatenate(tables)
+
+
+def _new_rows(entries: list[SegmentEntry], gone: Tombstones) -> dict[int, RowArray]:
+    """Return by segment where each of its rows went: one after the other, those that counted."""
+    rows = {}
+    start = 0
+    for entry in entries:
+        counts = np.ones(entry.rows, dtype=bool)
+        counts[gone.rows_of(entry.number)] = False
+        new = start + np.cumsum(counts, dtype=np.int64) - 1
+        rows[entry.number] = np.where(counts, new, GONE)
+        start += int(counts.sum())
+    return rows
+
+
+def _carried_over(
+    entries: list[SegmentEntry],
+    number: int,
+    rows: dict[int, RowArray],
+    *,
+    before: Tombstones,
+    now: Tombstones,
+) -> list[RowLocation]:
+    """Return the rows of the new segment that were removed while it was built, in order."""
+    return [
+        RowLocation(number, row)
+        for entry in entries
+        for row in rows[entry.number][
+            np.setdiff1d(now.rows_of(entry.number), before.rows_of(entry.number))
+        ].tolist()
+    ]
 
 
 def _tombstones_of(entries: tuple[SegmentEntry, ...], gone: Tombstones) -> list[RowLocation]:

@@ -71,7 +71,7 @@ class Manifest:
     """One generation: complete, immutable, described by one numbered file."""
 
     generation: int  # From 1.
-    fence: int  # Of the owner that published it; never falls.
+    fence: int  # Of the owner whose commit was the last; never falls.
     model_name: str
     fingerprint: str  # Of the embedding model; all vectors of an index share it.
     dim: int
@@ -83,6 +83,10 @@ class Manifest:
     # The last generation that did not grow from the one before, but was put in its place; 0 for
     # none. A catalog of an older generation cannot follow step by step and is filled anew.
     base_generation: int = 0
+    # Of the last merge that ran beside commits, with a fence of its own; never falls. 0 for none.
+    merge_fence: int = 0
+    # It was made by a merge: it holds the images of the generation before, elsewhere.
+    only_moves: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

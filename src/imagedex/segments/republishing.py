@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +54,8 @@ def republish(
         source,
         generation=generation,
         fence=fence,
+        merge_fence=fence,
+        only_moves=is_same_line,
         created_at=now.replace(microsecond=now.microsecond // 1000 * 1000),
         next_segment=max(source.next_segment, 1 + _highest_segment(index_prefix)),
         base_generation=source.base_generation if is_same_line else generation,
@@ -133,7 +135,7 @@ def roll_back(index_prefix: Path, *, generation: int | None, known_generation: i
     Parameters
     ----------
     generation
-        Which one; None for the last before the current one.
+        Which one; None for the last that held other images than the current one.
     known_generation
         The newest that the catalog knows.
     """
@@ -146,7 +148,10 @@ def roll_back(index_prefix: Path, *, generation: int | None, known_generation: i
         for _, manifest in manifests_present(index_prefix)
         if isinstance(manifest, Manifest) and manifest.generation < now
     ]
-    chosen = next((m for m in kept if generation in (None, m.generation)), None)
+    if generation is None:
+        chosen = _last_other(current.manifest, kept)
+    else:
+        chosen = next((m for m in kept if m.generation == generation), None)
     if chosen is None:
         there = ", ".join(str(manifest.generation) for manifest in kept) or "none"
         wanted = "An earlier generation" if generation is None else f"Generation {generation}"
@@ -158,3 +163,13 @@ def roll_back(index_prefix: Path, *, generation: int | None, known_generation: i
         require_intact(index_prefix, file)
     fence = 1 + max(current.manifest.fence, highest_fence(index_prefix))
     return republish(index_prefix, chosen, fence=fence, least_generation=known_generation + 1)
+
+
+def _last_other(current: Manifest, kept: Sequence[Manifest]) -> Manifest | None:
+    """Return the newest that is not the same but for where its rows lie; ``kept`` falls."""
+    newer = current
+    for manifest in kept:
+        if not newer.only_moves:
+            return manifest
+        newer = manifest
+    return None

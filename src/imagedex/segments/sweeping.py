@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ KEPT_GENERATIONS = 3
 _log = structlog.get_logger(__name__)
 
 
-def sweep(index_prefix: Path, current: Manifest | None, keep_jobs: Collection[str]) -> int:
+def sweep(index_prefix: Path, current: Manifest | None, keep_jobs: Collection[str] | None) -> int:
     """Delete what is not needed and return the number of files; see ``IndexFiles.sweep``.
 
     The last three generations stay, so that a reader which is opening one finds its files.
@@ -31,10 +32,17 @@ def sweep(index_prefix: Path, current: Manifest | None, keep_jobs: Collection[st
     with storage_errors("sweep", index_prefix):
         for name in sweepable_names(index_prefix):
             if name not in kept and not _is_of_kept_job(name, keep_jobs):
-                (index_prefix / name).unlink(missing_ok=True)
+                _delete(index_prefix / name)
                 deleted += 1
         _remove_empty_jobs(index_prefix / layout.PARTS)
     return deleted
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _kept_names(index_prefix: Path, current: Manifest | None) -> set[str]:
@@ -99,13 +107,14 @@ def _is_ours(name: str) -> bool:
         or layout.number_of_segment(name) is not None
         or layout.generation_of_tombstones(name) is not None
         or layout.job_of_part(name) is not None
+        or layout.is_staging(name)
     )
 
 
-def _is_of_kept_job(name: str, keep_jobs: Collection[str]) -> bool:
+def _is_of_kept_job(name: str, keep_jobs: Collection[str] | None) -> bool:
     # Its temporary files stay too: workers may be writing them.
     folders = name.split("/")
-    return folders[0] == layout.PARTS and folders[1] in keep_jobs
+    return folders[0] == layout.PARTS and (keep_jobs is None or folders[1] in keep_jobs)
 
 
 def _remove_empty_jobs(parts: Path) -> None:

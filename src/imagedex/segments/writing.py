@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 import structlog
 
-from imagedex.core.errors import LeaseLost, StorageError
+from imagedex.core.errors import LeaseLost, StorageError, Superseded
 from imagedex.core.images import RowLocation
 from imagedex.core.times import utc_now
 from imagedex.segments import layout
@@ -46,6 +47,7 @@ class Author:
     model_name: str
     fingerprint: str
     dim: int
+    beside_commits: bool = False  # Then the fence is not compared with those of commits.
 
 
 class NewGeneration:
@@ -108,6 +110,40 @@ class NewGeneration:
         self._sync(layout.SEGMENTS)
         return entry
 
+    def take_over(self, other: Path, entry: SegmentEntry) -> SegmentEntry:
+        """Link the files of a segment of another directory into the index, under a new number.
+
+        The metadata inside its Parquet file keep the number that it had there. Raises Superseded
+        when the files are gone, since then they were swept.
+        """
+        number, fence = self._free_segment(), self._author.fence
+        taken = replace(
+            entry,
+            number=number,
+            generation=self.number,
+            parquet=self._link(other, entry.parquet, layout.parquet_name(number, fence)),
+            faiss=self._link(other, entry.faiss, layout.faiss_name(number, fence)),
+            ivf=None
+            if entry.ivf is None
+            else replace(
+                entry.ivf, file=self._link(other, entry.ivf.file, layout.ivf_name(number, fence))
+            ),
+        )
+        self._sync(layout.SEGMENTS)
+        return taken
+
+    def _link(self, other: Path, file: FileEntry, name: str) -> FileEntry:
+        source, target = other / file.name, self._index_prefix / name
+        with storage_errors("link", target):
+            try:
+                os.link(source, target)
+            except FileNotFoundError as error:
+                raise Superseded(
+                    f"The file {str(source)!r} was swept before it was published; merge again."
+                ) from error
+        self._created.append(target)
+        return replace(file, name=name)
+
     def write_tombstones(self, removed: Sequence[RowLocation]) -> TombstoneEntry:
         """Write a file of tombstones; ``removed`` rises."""
         segments, rows = to_arrays(removed)
@@ -119,19 +155,26 @@ class NewGeneration:
         return TombstoneEntry(generation=self.number, file=file, rows=len(removed))
 
     def publish(
-        self, segments: tuple[SegmentEntry, ...], tombstones: tuple[TombstoneEntry, ...]
+        self,
+        segments: tuple[SegmentEntry, ...],
+        tombstones: tuple[TombstoneEntry, ...],
+        *,
+        only_moves: bool = False,
     ) -> Manifest:
         """Make it current with these segments and tombstones, and return its manifest.
+
+        ``only_moves`` says that it holds the same images as the current generation.
 
         The caller holds the publish lock. Raises LeaseLost when another owner has published or
         swept, StorageError; then the current generation is what it was.
         """
         current, author = self._current, self._author
+        before_merge_fence = current.merge_fence if current else 0
         now = utc_now()
         numbers = [segment.number for segment in segments]
         manifest = Manifest(
             generation=self.number,
-            fence=author.fence,
+            fence=current.fence if current and author.beside_commits else author.fence,
             model_name=author.model_name,
             fingerprint=author.fingerprint,
             dim=author.dim,
@@ -142,10 +185,12 @@ class NewGeneration:
             segments=segments,
             tombstones=tombstones,
             base_generation=current.base_generation if current else 0,
+            merge_fence=author.fence if author.beside_commits else before_merge_fence,
+            only_moves=only_moves,
         )
         self._require_unswept()
         data = encode_manifest(manifest)
-        name = layout.manifest_name(manifest.generation, manifest.fence)
+        name = layout.manifest_name(manifest.generation, author.fence)
         self._create(name, lambda file: file.write(data))
         self._sync(layout.MANIFESTS)
         self._make_current(Pointer(manifest=name, sha256=hashlib.sha256(data).hexdigest()))

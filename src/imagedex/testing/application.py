@@ -16,6 +16,7 @@ from imagedex.search.query import require_valid_query
 from imagedex.settings import Settings
 from imagedex.testing.indexing import InMemoryIndexing
 from imagedex.testing.key_store import InMemoryKeyStore
+from imagedex.testing.snapshots import InMemorySnapshots
 
 
 class InMemoryApplication:
@@ -29,6 +30,7 @@ class InMemoryApplication:
             {"home": home, "image_roots": image_roots, **settings}
         )
         self.indexing = InMemoryIndexing(self.settings)
+        self.snapshots = InMemorySnapshots(self.indexing)
         self.keys = KeyService(InMemoryKeyStore())
         self.image_paths: list[str] = []
         self.queries: list[Query] = []  # That were asked.

@@ -218,45 +218,103 @@ class CatalogContract:
         self.bury(index_id, RowLocation(1, 0))
         assert catalog.counts(index_id) == CatalogCounts(indexed=2, failed=0)
 
-    def move(self, index_id: int, generation: int, paths: str) -> None:
-        """Record a merge whose segment, of the generation's number, holds these images."""
+    def move(self, index_id: int, generation: int) -> None:
+        """Begin to record a merge."""
         with self._kept_database.transaction() as transaction:
-            self._kept_catalog.record_merge(
-                transaction,
-                index_id,
-                generation=generation,
-                moved=[
-                    (RowLocation(generation, row), make_facts(path))
-                    for row, path in enumerate(paths.split())
-                ],
-            )
+            self._kept_catalog.begin_move(transaction, index_id, generation=generation)
+
+    def is_moving(self) -> bool:
+        """Say whether the index is known as moving."""
+        index = self._kept_catalog.get_index(Path("/indexes/photos"))
+        assert index is not None
+        assert index in self._kept_catalog.list_indexes()
+        return index.is_moving
 
     def test_a_merge_moves_images_and_changes_nothing_else_of_them(
-        self, catalog: Catalog, index_id: int
+        self, catalog: Catalog, database: Database, index_id: int
     ) -> None:
         self.publish(index_id, 1, "/a /b")
         self.fail(index_id, make_failure("/b", stamp=FileStamp(9, 9)))
         before = catalog.lookup(index_id, ["/a", "/b"])
-        self.move(index_id, 2, "/b /a")
-        self.move(index_id, 2, "/a /b")
+        assert not self.is_moving()
+        self.move(index_id, 2)
+        assert self.is_moving()
+        assert catalog.lookup(index_id, ["/a", "/b"]) == before
+        moves = [
+            (RowLocation(1, 0), RowLocation(2, 1)),
+            (RowLocation(1, 1), RowLocation(2, 0)),
+            (RowLocation(1, 9), RowLocation(2, 2)),
+        ]
+        with database.transaction() as transaction:
+            catalog.move(transaction, index_id, moves)
+            catalog.end_move(transaction, index_id)
         after = catalog.lookup(index_id, ["/a", "/b"])
         assert after == {
             "/a": replace(before["/a"], location=RowLocation(2, 1)),
             "/b": replace(before["/b"], location=RowLocation(2, 0)),
         }
         assert catalog.counts(index_id) == CatalogCounts(indexed=2, failed=1)
+        assert not self.is_moving()
+        self.move(index_id, 2)
+        assert not self.is_moving()
         index = catalog.get_index(Path("/indexes/photos"))
         assert index is not None
         assert index.generation == 2
 
-    def test_a_merge_makes_images_known_that_were_not(
-        self, catalog: Catalog, index_id: int
+    def test_an_image_that_has_moved_on_is_not_moved(
+        self, catalog: Catalog, database: Database, index_id: int
+    ) -> None:
+        self.publish(index_id, 1, "/a /b")
+        self.publish(index_id, 2, "/a")
+        self.move(index_id, 3)
+        with database.transaction() as transaction:
+            catalog.move(transaction, index_id, [(RowLocation(1, 0), RowLocation(3, 0))])
+        assert catalog.lookup(index_id, ["/a"])["/a"].location == RowLocation(2, 0)
+
+    def test_only_images_of_segments_that_are_gone_are_placed(
+        self, catalog: Catalog, database: Database, index_id: int
+    ) -> None:
+        self.publish(index_id, 1, "/a /b")
+        self.publish(index_id, 2, "/a")
+        self.fail(index_id, make_failure("/c"))
+        self.move(index_id, 3)
+        rows = [(RowLocation(3, row), make_facts(f"/{name}")) for row, name in enumerate("abcd")]
+        with database.transaction() as transaction:
+            catalog.place(transaction, index_id, rows, segments={2, 3})
+            catalog.end_move(transaction, index_id)
+        found = catalog.lookup(index_id, ["/a", "/b", "/c", "/d"])
+        assert {path: entry.location for path, entry in found.items()} == {
+            "/a": RowLocation(2, 0),
+            "/b": RowLocation(3, 1),
+            "/c": None,
+        }
+
+    def test_an_index_that_is_forgotten_is_not_moving(
+        self, catalog: Catalog, database: Database, index_id: int
     ) -> None:
         self.publish(index_id, 1, "/a")
-        self.fail(index_id, make_failure("/b"))
-        self.move(index_id, 2, "/a /b /c")
-        assert catalog.counts(index_id) == CatalogCounts(indexed=3, failed=0)
-        assert catalog.lookup(index_id, ["/c"])["/c"].location == RowLocation(2, 2)
+        self.move(index_id, 2)
+        with database.transaction() as transaction:
+            catalog.forget_index(transaction, index_id)
+        assert not self.is_moving()
+
+    def test_a_replayed_merge_only_moves_what_is_known(
+        self, catalog: Catalog, database: Database, index_id: int
+    ) -> None:
+        self.publish(index_id, 1, "/a /b")
+        self.fail(index_id, make_failure("/b", stamp=FileStamp(9, 9)))
+        before = catalog.lookup(index_id, ["/a", "/b"])
+        rows = [(RowLocation(2, row), make_facts(f"/{name}")) for row, name in enumerate("cba")]
+        for moved in (rows, rows[::-1]):  # The generation is known the second time.
+            with database.transaction() as transaction:
+                catalog.record_merge(transaction, index_id, generation=2, moved=moved)
+        after = catalog.lookup(index_id, ["/a", "/b", "/c"])
+        assert after.pop("/c").location == RowLocation(2, 0)
+        assert after == {
+            "/a": replace(before["/a"], location=RowLocation(2, 2)),
+            "/b": replace(before["/b"], location=RowLocation(2, 1)),
+        }
+        assert catalog.counts(index_id) == CatalogCounts(indexed=3, failed=1)
 
     def test_a_merge_brings_contents_that_were_not_known(
         self, catalog: Catalog, index_id: int
@@ -379,7 +437,7 @@ class CatalogContract:
         with pytest.raises(NotFound):
             self.bury(99, RowLocation(1, 1))
         with pytest.raises(NotFound):
-            self.move(99, 1, "/a")
+            self.move(99, 1)
 
     def test_any_number_of_paths_can_be_looked_up_and_stored(
         self, catalog: Catalog, index_id: int

@@ -214,9 +214,7 @@ class IndexFilesMachine(RuleBasedStateMachine):
             return
         numbers = [segment.number for segment in manifest.segments]
         some = data.draw(st.sets(st.sampled_from(numbers)) if numbers else st.just(set()))
-        merged = self._files.merge(
-            Merge(manifest.generation, self._fence, "merge", frozenset(some))
-        )
+        merged = self._files.merge(Merge(self._fence, "merge", frozenset(some)))
         assert merged.images == manifest.images == len(self._images)
         left = [segment for segment in merged.segments if segment.number in numbers]
         assert left == [segment for segment in manifest.segments if segment.number not in some]
@@ -245,9 +243,7 @@ class IndexFilesMachine(RuleBasedStateMachine):
         self._require_stale(
             lambda: self._files.commit(make_commit(published, dim=_DIM, fence=stale))
         )
-        self._require_stale(
-            lambda: self._files.merge(Merge(published.generation, stale, "merge", numbers))
-        )
+        self._require_stale(lambda: self._files.merge(Merge(stale, "merge", numbers)))
 
     def _require_stale(self, publish: Callable[[], Manifest]) -> None:
         try:

@@ -67,7 +67,7 @@ class InMemoryIndexing:
             "force": force_reindex,
             "ignore": list(ignore),
         }
-        return self._submit(JobKind.FULL, request, priority, idempotency, images=0)
+        return self.submit(JobKind.FULL, request, priority, idempotency, images=0)
 
     def notify(
         self,
@@ -81,7 +81,7 @@ class InMemoryIndexing:
             self._require_inside(path)
         prefix = str(self.locations.resolve(index_prefix))
         request = {"image_paths": list(image_paths), "index_prefix": prefix}
-        job = self._submit(
+        job = self.submit(
             JobKind.INCREMENTAL, request, priority, idempotency, images=len(image_paths)
         )
         return job, None
@@ -97,7 +97,7 @@ class InMemoryIndexing:
         if self.index_stats.generation == 0:
             raise NotFound(f"There is no index at {prefix!r}; index a directory first.")
         request = {"index_prefix": prefix}
-        return self._submit(JobKind.REBUILD, request, priority, idempotency, images=0)
+        return self.submit(JobKind.REBUILD, request, priority, idempotency, images=0)
 
     def status(self, job_id: str) -> JobReport:
         return JobReport(
@@ -144,7 +144,7 @@ class InMemoryIndexing:
         except KeyError:
             raise NotFound(f"There is no job {job_id!r}; check the id.") from None
 
-    def _submit(
+    def submit(
         self,
         kind: JobKind,
         request: Mapping[str, Any],
@@ -153,6 +153,7 @@ class InMemoryIndexing:
         *,
         images: int,
     ) -> Job:
+        """Keep a job of this kind; whoever asks again while it is active gets the same."""
         now = datetime.now(UTC)
         with self._lock:
             if idempotency is not None:

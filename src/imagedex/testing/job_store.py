@@ -22,6 +22,7 @@ from imagedex.jobs import (
     JobKind,
     JobStatus,
     JobStore,
+    Lane,
     Lease,
     NewJob,
     PlannedChunk,
@@ -529,6 +530,36 @@ class JobStoreContract:
         assert job_store.should_yield(lease)
         job_store.request_cancel(high.job_id)
         assert not job_store.should_yield(lease)
+
+    def test_a_rebuild_runs_beside_one_other_job_of_its_index(
+        self, job_store: JobStore, index_ids: tuple[int, int]
+    ) -> None:
+        index_id = index_ids[0]
+        for key in ("one", "two"):
+            job_store.submit(make_new_job(index_id, key))
+            job_store.submit(replace(make_new_job(index_id, f"re{key}"), kind=JobKind.REBUILD))
+        leases = [self.lease(), self.lease()]
+        assert {lease.job.kind for lease in leases} == {JobKind.FULL, JobKind.REBUILD}
+        assert leases[0].fence < leases[1].fence
+        assert job_store.lease_next("b") is None
+        for lane in Lane:
+            assert job_store.is_running(index_id, lane)
+            assert not job_store.is_running(index_ids[1], lane)
+        rebuild = next(lease for lease in leases if lease.job.kind is JobKind.REBUILD)
+        job_store.finish(rebuild, JobStatus.COMPLETED, None)
+        assert not job_store.is_running(index_id, Lane.UPKEEP)
+        assert self.lease().job.kind is JobKind.REBUILD
+        assert job_store.lease_next("b") is None
+
+    def test_a_job_yields_only_to_those_of_its_lane(
+        self, job_store: JobStore, index_id: int
+    ) -> None:
+        job_store.submit(make_new_job(index_id))
+        job_store.submit(replace(make_new_job(index_id, "rebuild"), kind=JobKind.REBUILD))
+        leases = {lease.job.kind: lease for lease in (self.lease(), self.lease())}
+        job_store.submit(make_new_job(index_id, "high", priority=Priority.HIGH))
+        assert job_store.should_yield(leases[JobKind.FULL])
+        assert not job_store.should_yield(leases[JobKind.REBUILD])
 
     def test_a_job_in_back_off_makes_nobody_yield(
         self, job_store: JobStore, index_id: int, clock: ManualClock

@@ -23,6 +23,7 @@ from imagedex.upkeep.catalog_check import compare_catalog
 
 _ATTEMPTS = 5
 _PAUSE_SECONDS = 0.5
+_MOVES_SECONDS = 60.0  # For a million rows, a fraction of it.
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ class Doctor:
 
     def _catalog_findings(self, manifest: Manifest) -> list[Finding]:
         """Compare; a server that publishes meanwhile is given the time to record it."""
+        self._wait_for_moves()
         for _ in range(_ATTEMPTS - 1):
             findings, is_final = self._compare(manifest)
             if is_final:
@@ -109,6 +111,15 @@ class Doctor:
             time.sleep(_PAUSE_SECONDS)
             manifest = self._files.current() or manifest
         return self._compare(manifest)[0]
+
+    def _wait_for_moves(self) -> None:
+        """Let a server that has merged segments tell the catalog of all rows."""
+        deadline = time.monotonic() + _MOVES_SECONDS
+        while time.monotonic() < deadline:
+            index = self._catalog.get_index(self._files.index_prefix)
+            if index is None or not index.is_moving:
+                return
+            time.sleep(_PAUSE_SECONDS)
 
     def _compare(self, manifest: Manifest) -> tuple[list[Finding], bool]:
         before = self._catalog.get_index(self._files.index_prefix)
@@ -124,7 +135,7 @@ class Doctor:
             self._files.current() == manifest
             and self._catalog.get_index(self._files.index_prefix) == before
         )
-        lags = before is not None and before.generation != manifest.generation
+        lags = before is not None and (before.is_moving or before.generation != manifest.generation)
         return findings, is_still and not lags
 
     def _orphaned_parts(self, parts: tuple[str, ...]) -> list[Finding]:

@@ -10,7 +10,7 @@ from imagedex.catalog import Catalog
 from imagedex.core.errors import CorruptIndex, StorageError
 from imagedex.core.times import utc_now
 from imagedex.database import Database, DatabaseState, state_of
-from imagedex.indexing import Reconciler
+from imagedex.indexing import IndexTurns, Reconciler
 from imagedex.jobs import JobStore
 from imagedex.segments import (
     FindingKind,
@@ -119,6 +119,7 @@ class Repair:
             jobs=self._jobs,
             files_of=lambda _: self._files,
             on_published=lambda _: None,
+            turns=IndexTurns(),
         )
         # Nothing may be forgotten before all that replaces it is known to be readable.
         if not compare_catalog(self._catalog, self._prefix, manifest):

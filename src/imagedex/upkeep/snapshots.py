@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from itertools import islice
+from pathlib import Path
 
 from imagedex.catalog import Catalog
-from imagedex.core.errors import CorruptIndex, NotFound
+from imagedex.core.errors import Conflict, CorruptIndex, NotFound
 from imagedex.core.images import ImageFailure
 from imagedex.core.times import utc_now
 from imagedex.database import Database, DatabaseState, state_of
-from imagedex.indexing import Reconciler, missing_index
+from imagedex.indexing import IndexTurns, Reconciler, missing_index
 from imagedex.jobs import JobStore
 from imagedex.segments import (
     IndexFiles,
@@ -25,11 +26,15 @@ _ATTEMPTS = 5
 _BATCH = 5_000
 
 
+def _pass_over(_index_prefix: Path) -> None:
+    """Serve nothing: there is no server."""
+
+
 class Snapshots:
     """The snapshots of one index.
 
-    ``create``, ``list`` and ``delete`` may be called while a server runs; for ``restore`` and
-    ``roll_back`` the caller owns the home, so that no server publishes.
+    For ``restore`` and ``roll_back`` the caller owns the home, so that no server publishes, or is
+    that server and has the turn of the index. The others may be called at any time.
     """
 
     def __init__(
@@ -41,14 +46,22 @@ class Snapshots:
         catalog: Catalog,
         jobs: JobStore,
         hold_index: Callable[[], AbstractContextManager[object]],
+        turns: IndexTurns | None = None,
+        on_published: Callable[[Path], object] = _pass_over,
     ) -> None:
-        """Take the index; ``hold_index`` keeps everybody else from publishing to it."""
+        """Take the index; ``hold_index`` keeps everybody else from publishing to it.
+
+        In a server, ``turns`` are those of its jobs, and ``on_published`` serves what has become
+        current.
+        """
         self._files = files
         self._directory = directory
         self._database = database
         self._catalog = catalog
         self._jobs = jobs
         self._hold_index = hold_index
+        self._turns = turns or IndexTurns()
+        self._on_published = on_published
 
     def create(self, name: str | None) -> Snapshot:
         """Keep the current generation, and which images have failed; return the snapshot.
@@ -68,7 +81,7 @@ class Snapshots:
         return self._create(name, self._current())
 
     def _create(self, name: str | None, manifest: Manifest) -> Snapshot:
-        chosen = name or f"{utc_now():%Y%m%dT%H%M%SZ}-generation-{manifest.generation}"
+        chosen = name or _name_of(manifest)
         return self._directory.create(
             chosen, self._files.index_prefix, manifest, self._known_failures()
         )
@@ -84,6 +97,25 @@ class Snapshots:
             return ()
         index = self._catalog.get_index(self._files.index_prefix)
         return () if index is None else self._catalog.failures(index.index_id)
+
+    def free_name(self, name: str | None) -> str:
+        """Return a name for a snapshot that could be made now: this one, or one of our own.
+
+        Raises NotFound while nothing is indexed, Conflict when the name is taken, InvalidRequest.
+        """
+        manifest = self._current()
+        chosen = name or _name_of(manifest)
+        try:
+            self._directory.get(chosen)
+        except NotFound:
+            return chosen
+        except CorruptIndex as error:
+            raise _taken(chosen) from error
+        raise _taken(chosen)
+
+    def get(self, name: str) -> Snapshot:
+        """Return one. Raises NotFound, InvalidRequest, CorruptIndex when it cannot be read."""
+        return self._directory.get(name)
 
     def list(self) -> list[Snapshot | CorruptIndex]:
         """Return all, oldest first, and after them why some cannot be read."""
@@ -140,7 +172,8 @@ class Snapshots:
             catalog=self._catalog,
             jobs=self._jobs,
             files_of=lambda _: self._files,
-            on_published=lambda _: None,
+            on_published=self._on_published,
+            turns=self._turns,
         ).reconcile(self._files.index_prefix)
 
     def _record_failures(self, failures: Iterable[ImageFailure]) -> None:
@@ -149,3 +182,11 @@ class Snapshots:
         while batch := list(islice(iterator, _BATCH)):
             with self._database.transaction() as transaction:
                 self._catalog.record_failures(transaction, index_id, batch)
+
+
+def _name_of(manifest: Manifest) -> str:
+    return f"{utc_now():%Y%m%dT%H%M%SZ}-generation-{manifest.generation}"
+
+
+def _taken(name: str) -> Conflict:
+    return Conflict(f"There is a snapshot {name!r} already; choose another name, or delete it.")

@@ -11,12 +11,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 
 from imagedex.catalog import SqlCatalog
 from imagedex.core.errors import StorageError
 from imagedex.database import Database, DatabaseState, state_of
-from imagedex.upkeep import BackupSchedule, DatabaseBackups
+from imagedex.jobs import JobKind, JobRunner, JobStatus, NewJob, Priority, SqlJobStore
+from imagedex.upkeep import DatabaseBackups
 from support.waiting import wait_until
 
 
@@ -43,7 +43,7 @@ def clock() -> _Clock:
 
 
 def _backups(database: Database, directory: Path, clock: _Clock, keep: int = 3) -> DatabaseBackups:
-    return DatabaseBackups(database, directory, interval=timedelta(hours=24), keep=keep, now=clock)
+    return DatabaseBackups(database, directory, keep=keep, now=clock)
 
 
 def _prefixes(path: Path) -> list[str]:
@@ -96,27 +96,12 @@ def test_a_backup_is_made_while_others_read_and_write(
         assert len(found) - 1 >= before
 
 
-def test_backups_are_due_by_their_age_and_the_oldest_go(
-    database: Database, clock: _Clock, tmp_path: Path
-) -> None:
+def test_the_oldest_backups_go(database: Database, clock: _Clock, tmp_path: Path) -> None:
     backups = _backups(database, tmp_path / "backups", clock)
-    assert backups.seconds_until_due() <= 0
     for _ in range(5):
         backups.make()
-        assert backups.seconds_until_due() == 24 * 3600
         clock.now += timedelta(hours=25)
-        assert backups.seconds_until_due() == -3600
     assert [path.name[9:17] for path in backups.paths()] == ["20251116", "20251117", "20251118"]
-
-
-def test_a_clock_that_went_wrong_does_not_put_backups_off(
-    database: Database, clock: _Clock, tmp_path: Path
-) -> None:
-    backups = _backups(database, tmp_path / "backups", clock)
-    clock.now += timedelta(days=3650)
-    backups.make()
-    clock.now -= timedelta(days=3650)
-    assert backups.seconds_until_due() == 24 * 3600
 
 
 def test_files_of_others_stay_and_rests_go(
@@ -168,22 +153,23 @@ def test_a_damaged_database_takes_no_good_backup_away(
     assert backups.paths() == [good]
 
 
-def test_the_schedule_makes_what_is_due_and_goes_on_after_an_error(
-    database: Database, tmp_path: Path
+def test_a_backup_job_that_meets_an_error_is_tried_again(
+    database: Database, clock: _Clock, tmp_path: Path
 ) -> None:
     directory = tmp_path / "backups"
     directory.write_text("in the way")
-    backups = DatabaseBackups(database, directory, interval=timedelta(hours=24), keep=3)
-    with capture_logs() as logs:
-        schedule = BackupSchedule(backups)
-        schedule.start()
-        wait_until(lambda: any(log["event"] == "database_not_backed_up" for log in logs))
-        schedule.close()
-    directory.unlink()
-    again = BackupSchedule(backups)
-    again.start()
-    wait_until(lambda: bool(backups.paths()))
-    again.close()
-    BackupSchedule(backups).close()
+    backups = _backups(database, directory, clock)
+    store = SqlJobStore(database)
+    index_id = SqlCatalog(database).ensure_index(Path("/index")).index_id
+    job = store.submit(NewJob(index_id, JobKind.BACKUP, {}, Priority.NORMAL, "backup"))
+    runner = JobRunner(store, {JobKind.BACKUP: backups.run}, owner="test:1", poll_seconds=0.05)
+    runner.start()
+    try:
+        wait_until(lambda: store.get(job.job_id).error is not None)
+        assert "IMAGEDEX_BACKUP__DIRECTORY" in str(store.get(job.job_id).error)
+        directory.unlink()
+        wait_until(lambda: store.get(job.job_id).status is JobStatus.COMPLETED)
+    finally:
+        runner.close()
     with closing(sqlite3.connect(backups.paths()[0])) as copy:
         assert copy.execute("SELECT index_prefix FROM indexes").fetchall() == [("/index",)]

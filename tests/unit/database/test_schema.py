@@ -9,7 +9,8 @@ from alembic.runtime.migration import MigrationContext
 
 from imagedex.core.errors import SettingsError
 from imagedex.database import Database, Snapshot
-from imagedex.database.tables import metadata
+from imagedex.database.tables import UPKEEP_KINDS, metadata
+from imagedex.jobs import JobKind, Lane
 
 
 @pytest.fixture
@@ -62,3 +63,8 @@ def test_a_database_of_a_newer_version_is_refused_as_it_is(database: Database) -
         transaction.connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(SettingsError, match=r"'9999'.*newer version"):
         database.upgrade()
+
+
+def test_the_rule_of_one_running_job_per_lane_knows_the_lanes_of_all_kinds() -> None:
+    kinds = ", ".join(f"'{kind.value}'" for kind in JobKind if kind.lane is Lane.UPKEEP)
+    assert f"({kinds})" == UPKEEP_KINDS

@@ -156,7 +156,7 @@ def test_a_segment_gets_lists_when_it_is_large_enough(tmp_path: Path) -> None:
     _publish(files, clustered_vectors(_ROWS - 1))
     manifest = _publish(files, clustered_vectors(1, seed=3))
     assert [segment.ivf for segment in manifest.segments] == [None, None]
-    manifest = files.merge(Merge(manifest.generation, 1, "merge", frozenset((1, 2))))
+    manifest = files.merge(Merge(1, "merge", frozenset((1, 2))))
     (segment,) = manifest.segments
     assert segment.ivf is not None
     assert [depth.k for depth in segment.ivf.depths] == [10, 100]
@@ -222,7 +222,7 @@ def test_damaged_lists_are_found_and_left_out_by_a_repair(tmp_path: Path) -> Non
     assert mended.manifest is not None
     assert mended.manifest.segments[0].ivf is None
     assert any("imagedex rebuild" in action for action in mended.actions)
-    again = files.merge(Merge(mended.manifest.generation, 99, "again", frozenset((1,))))
+    again = files.merge(Merge(99, "again", frozenset((1,))))
     assert again.segments[0].ivf is not None
 
 

@@ -60,6 +60,13 @@ def test_the_base_generation_is_written_where_there_is_one() -> None:
     assert decode_manifest(encode_manifest(restored), _NAME) == restored
 
 
+def test_what_a_merge_says_of_itself_is_written_where_it_does() -> None:
+    assert b"merge_fence" not in encode_manifest(_MANIFEST)
+    assert b"only_moves" not in encode_manifest(_MANIFEST)
+    merged = replace(_MANIFEST, merge_fence=3, only_moves=True)
+    assert decode_manifest(encode_manifest(merged), _NAME) == merged
+
+
 def test_a_manifest_of_a_later_version_asks_for_a_later_release() -> None:
     document = json.loads(encode_manifest(_MANIFEST)) | {"version": 3, "new": True}
     with pytest.raises(CorruptIndex, match=r"version 3 .* use the release that wrote it"):

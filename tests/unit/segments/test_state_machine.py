@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
@@ -79,17 +80,19 @@ class _DirectoryMachine(IndexFilesMachine):
         before = self._files.current()
         assert before is not None
         prefix = self._files.index_prefix
-        earlier = [
-            manifest.generation
+        kept = [
+            manifest
             for _, manifest in manifests_present(prefix)
-            if isinstance(manifest, Manifest) and manifest.generation < before.generation
+            if isinstance(manifest, Manifest) and manifest.generation <= before.generation
         ]
+        # A generation that only moved rows holds what the one before it holds.
+        earlier = [old for new, old in pairwise(kept) if not new.only_moves]
         if not earlier:
             return
         with publish_lock(prefix).held():
             after = roll_back(prefix, generation=None, known_generation=before.generation)
         self._went_to(before, after)
-        self._images = dict(self._states[earlier[0]])
+        self._images = dict(self._states[earlier[0].generation])
 
     @precondition(lambda self: self._files.current() is not None)
     @rule()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, case, func, select, update
+from sqlalchemy import ColumnElement, Connection, FromClause, case, func, select, update
 
 from imagedex.database.tables import indexes, jobs
 from imagedex.jobs._sql import plans
 from imagedex.jobs._sql.rows import AnyRow, held_row, job_of, job_row
-from imagedex.jobs.records import JobStatus, Lease, Priority
+from imagedex.jobs.records import JobKind, JobStatus, Lane, Lease, Priority
 
 # A waiting job rises by one level in this time, so that the lowest reaches the highest in twice
 # as long. Long enough that priorities mean something while a burst of requests is worked off.
@@ -19,6 +19,8 @@ AGEING_SECONDS = 600.0
 # blame a job for a server that somebody kills again and again while its workers still start.
 MAX_CRASHES = 10
 _MAX_BACKOFF_SECONDS = 60.0
+
+_UPKEEP_KINDS = [kind.value for kind in JobKind if kind.lane is Lane.UPKEEP]
 
 _NO_LEASE: dict[str, Any] = {
     "owner": None,
@@ -88,7 +90,7 @@ def expire_own(connection: Connection, owner_prefix: str) -> int:
 
 
 def should_yield(connection: Connection, lease: Lease, now: float) -> bool:
-    """Say whether a job of a higher level waits for the same index.
+    """Say whether a job of a higher level waits for the same lane of the index.
 
     A job that had risen keeps its level for as long as it takes to rise once more, and then
     falls back to its own priority: it gets its turn, but a long job of low priority
@@ -101,6 +103,7 @@ def should_yield(connection: Connection, lease: Lease, now: float) -> bool:
         jobs.c.status == JobStatus.QUEUED.value,
         jobs.c.not_before <= now,
         jobs.c.index_id == row.index_id,
+        _is_upkeep(jobs) == (JobKind(row.kind).lane is Lane.UPKEEP),
         _level(now) > level,
     )
     return connection.execute(query.limit(1)).first() is not None
@@ -227,12 +230,20 @@ def _expired(now: float) -> tuple[ColumnElement[bool], ...]:
 
 def _ready(now: float) -> tuple[ColumnElement[bool], ...]:
     other = jobs.alias()
-    is_index_busy = (
+    is_lane_busy = (
         select(other.c.job_id)
-        .where(other.c.index_id == jobs.c.index_id, other.c.status == JobStatus.RUNNING.value)
+        .where(
+            other.c.index_id == jobs.c.index_id,
+            _is_upkeep(other) == _is_upkeep(jobs),
+            other.c.status == JobStatus.RUNNING.value,
+        )
         .exists()
     )
-    return jobs.c.status == JobStatus.QUEUED.value, jobs.c.not_before <= now, ~is_index_busy
+    return jobs.c.status == JobStatus.QUEUED.value, jobs.c.not_before <= now, ~is_lane_busy
+
+
+def _is_upkeep(table: FromClause) -> ColumnElement[bool]:
+    return table.c.kind.in_(_UPKEEP_KINDS)
 
 
 def _level(now: float) -> ColumnElement[int]:

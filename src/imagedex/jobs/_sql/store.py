@@ -13,7 +13,7 @@ from imagedex.core.errors import Conflict
 from imagedex.core.images import FailureReason, ImageFailure
 from imagedex.database import Database, Transaction
 from imagedex.database.tables import indexes, job_chunks, jobs
-from imagedex.jobs._sql import findings, leasing, listing, plans, submission
+from imagedex.jobs._sql import findings, leasing, listing, plans, scheduling, submission
 from imagedex.jobs._sql.rows import ACTIVE, held_row, job_of, job_row
 from imagedex.jobs.interfaces import IdempotencyKey, NewJob, Page
 from imagedex.jobs.records import (
@@ -22,7 +22,9 @@ from imagedex.jobs.records import (
     ChunkState,
     Job,
     JobFailure,
+    JobKind,
     JobStatus,
+    Lane,
     Lease,
     PlannedChunk,
     ScanFindings,
@@ -80,6 +82,33 @@ class SqlJobStore:
         if is_new:
             self._announce()
         return job
+
+    def due_at(self, schedule: str, times: str) -> float | None:
+        """Return when a schedule of these times is due; None for one that is new or has changed."""
+        with self._database.read() as snapshot:
+            return scheduling.due_at(snapshot.connection, schedule, times)
+
+    def submit_scheduled(
+        self,
+        schedule: str,
+        times: str,
+        next_after: Callable[[float], float],
+        requests: Sequence[NewJob],
+        *,
+        now: float,
+    ) -> tuple[list[Job], float]:
+        """Submit the jobs of a schedule if it is due, and note when it is due next."""
+        submitted = []
+        with self._database.transaction() as transaction:
+            connection = transaction.connection
+            is_due, due_at = scheduling.advance(connection, schedule, times, next_after, now=now)
+            if is_due:
+                for new in requests:
+                    row, _ = submission.submit(connection, new, None, self._now())
+                    submitted.append(job_of(row))
+        if submitted:
+            self._announce()
+        return submitted, due_at
 
     def get(self, job_id: str) -> Job:
         """Return a job. Raises NotFound."""
@@ -220,7 +249,7 @@ class SqlJobStore:
             return leasing.expire_own(transaction.connection, owner_prefix)
 
     def should_yield(self, lease: Lease) -> bool:
-        """Say whether a job of higher priority waits for the same index. Raises LeaseLost."""
+        """Say whether a job of higher priority waits for the same lane. Raises LeaseLost."""
         with self._database.read() as snapshot:
             return leasing.should_yield(snapshot.connection, lease, self._now())
 
@@ -353,6 +382,16 @@ class SqlJobStore:
         )
         with self._database.read() as snapshot:
             return [str(job_id) for job_id in snapshot.connection.execute(query).scalars()]
+
+    def is_running(self, index_id: int, lane: Lane) -> bool:
+        """Say whether a job runs in this lane of an index."""
+        query = select(jobs.c.job_id).where(
+            jobs.c.index_id == index_id,
+            jobs.c.kind.in_([kind.value for kind in JobKind if kind.lane is lane]),
+            jobs.c.status == JobStatus.RUNNING.value,
+        )
+        with self._database.read() as snapshot:
+            return snapshot.connection.execute(query).first() is not None
 
     def embedded_job_ids(self, index_id: int) -> list[str]:
         """Return the jobs of an index that have embedded chunks, oldest submission first."""
