@@ -77,6 +77,8 @@ def search(
     """Find images by describing them, or by an image they should be like, best first."""
     from imagedex.cli.connection import connect
 
+    if text is None and like is None and not unlike:
+        raise typer.BadParameter("There is nothing to look for: give a text, or --like.")
     output = Output(as_json=as_json)
     tests = {
         "path_prefix": absolute_text(path),
@@ -119,8 +121,6 @@ def _ask(
         wanted += [{"image_id": image_id}] if image_id is not None else []
         terms = [*wanted, *({"text": words, "weight": _UNLIKE_WEIGHT} for words in unlike)]
         return client.query(terms=terms, **options)
-    if text is None and image_id is None:
-        raise CommandFailed("There is nothing to look for: give a text, or --like.")
     return client.query(text, image_id=image_id, **options)
 
 
