@@ -34,9 +34,9 @@ from imagedex.jobs import (
     SqlJobStore,
 )
 from imagedex.search import QueryService
-from imagedex.segments import DirectoryIndexFiles
 from imagedex.testing.colour_model import ColourModel
 from imagedex.testing.engine import ThreadEngine
+from support.structures import files_with_faiss
 
 
 class Controller:
@@ -65,7 +65,7 @@ class Controller:
         self.jobs = SqlJobStore(self.database)
         self.engine = engine or ThreadEngine()
         self.queries = QueryService(
-            files_of=DirectoryIndexFiles,
+            files_of=files_with_faiss,
             encoder=self.model.load_text_encoder(threads=1),
             model_name=self.model.name,
             fingerprint=self.model.fingerprint,
@@ -78,7 +78,7 @@ class Controller:
             catalog=self.catalog,
             jobs=self.jobs,
             model=self.model,
-            files_of=DirectoryIndexFiles,
+            files_of=files_with_faiss,
             on_published=lambda prefix: self.announced(prefix),
         )
         roots = ImageRoots([self.photos])
@@ -97,7 +97,7 @@ class Controller:
             chunk_images=chunk_images,
             commit_images=6,
             commit_seconds=3600,
-            files_of=DirectoryIndexFiles,
+            files_of=files_with_faiss,
             ignore=IgnoreRules(tuple(ignore)),
             removal=removal or RemovalRules(),
             settle_seconds=settle_seconds,
@@ -118,7 +118,7 @@ class Controller:
             model=self.model,
             image_roots=roots,
             locations=IndexLocations(self.prefix, ()),
-            files_of=DirectoryIndexFiles,
+            files_of=files_with_faiss,
         )
 
     def close(self) -> None:

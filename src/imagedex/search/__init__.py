@@ -2,5 +2,6 @@
 
 from imagedex.search.interfaces import QueryAnswer, Result
 from imagedex.search.service import QueryService
+from imagedex.search.verifying import BackgroundVerifier
 
-__all__ = ["QueryAnswer", "QueryService", "Result"]
+__all__ = ["BackgroundVerifier", "QueryAnswer", "QueryService", "Result"]

@@ -46,10 +46,12 @@ class QueryService:
         fingerprint: str,
         dim: int,
         cache_entries: int,
+        on_opened: Callable[[Path], object] = lambda _: None,
     ) -> None:
         """Take what opens an index prefix and what encodes texts.
 
         ``cache_entries`` bounds the answers kept for each index, and the text vectors kept.
+        ``on_opened`` is told of each generation that begins to be served.
         """
         self._files_of = files_of
         self._encoder = encoder
@@ -57,6 +59,7 @@ class QueryService:
         self._fingerprint = fingerprint
         self._dim = dim
         self._cache_entries = cache_entries
+        self._on_opened = on_opened
         self._texts = LruCache[str, _EncodedText](
             max_entries=cache_entries, max_weight=cache_entries
         )
@@ -94,6 +97,13 @@ class QueryService:
         serving = self._live_index(index_prefix).refresh()
         return 0 if serving is None else serving.generation.manifest.generation
 
+    def verify(self, index_prefix: Path, should_stop: Callable[[], bool]) -> None:
+        """Compare the large files of what is served with their checksums; see ``LiveIndex``.
+
+        Raises StorageError.
+        """
+        self._live_index(index_prefix).verify(should_stop=should_stop)
+
     def check(self, index_prefix: Path) -> int:
         """Encode a text and search with it, past all caches; return the generation searched.
 
@@ -125,6 +135,7 @@ class QueryService:
                     fingerprint=self._fingerprint,
                     model_name=self._model_name,
                     cache_entries=self._cache_entries,
+                    on_opened=self._on_opened,
                 )
             return live
 

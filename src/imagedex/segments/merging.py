@@ -6,13 +6,14 @@ and the segments that they replace stay until no kept generation lists them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from imagedex.core.errors import CorruptIndex
 from imagedex.core.images import RowLocation
-from imagedex.segments._parquet import ImageTable, read_images
+from imagedex.segments._parquet import ImageTable, read_tables
 from imagedex.segments.integrity import require_intact
 from imagedex.segments.interfaces import IvfPolicy, Merge
 from imagedex.segments.lock import PublishLock
@@ -45,9 +46,10 @@ def publish_merge(
     author = Author(merge.fence, current.model_name, current.fingerprint, current.dim)
     with NewGeneration(index_prefix, current, author, ivf) as new:
         kept = tuple(entry for entry in current.segments if entry not in merged)
-        images = _live_rows(index_prefix, merged, gone, dim=current.dim)
-        if images is not None:
-            kept += (new.write_segment(images, job_id=merge.job_id, chunks=()),)
+        rows = sum(entry.rows - len(gone.rows_of(entry.number)) for entry in merged)
+        if rows:
+            images = _live_rows(index_prefix, merged, gone, dim=current.dim)
+            kept += (new.write_segment(images, rows=rows, job_id=merge.job_id, chunks=()),)
         left = _tombstones_of(kept, gone)
         buried = (new.write_tombstones(left),) if left else ()
         with lock.held():
@@ -66,22 +68,27 @@ def _current(index_prefix: Path, merge: Merge) -> Manifest:
 
 def _live_rows(
     index_prefix: Path, entries: list[SegmentEntry], gone: Tombstones, *, dim: int
-) -> ImageTable | None:
-    """Return the rows of segments that count, in order; None when there are none."""
-    tables = []
+) -> Iterator[ImageTable]:
+    """Yield the rows of segments that count, in order, some thousand at a time."""
     for entry in entries:
-        images = read_images(require_intact(index_prefix, entry.parquet))
-        if (images.rows, images.dim) != (entry.rows, dim):
-            raise CorruptIndex(
-                f"Segment {entry.number} holds {images.rows} x {images.dim} but its manifest "
-                f"expects {entry.rows} x {dim}; restore it from a copy of the index."
-            )
         counts = np.ones(entry.rows, dtype=bool)
         counts[gone.rows_of(entry.number)] = False
-        tables.append(images if counts.all() else images.only(counts))
-    if sum(table.rows for table in tables) == 0:
-        return None
-    return ImageTable.concatenate(tables)
+        start = 0
+        for images in read_tables(require_intact(index_prefix, entry.parquet)):
+            end = start + images.rows
+            if end > entry.rows or images.dim != dim:
+                raise _other_size(entry, end, images.dim, expected_dim=dim)
+            yield images if counts[start:end].all() else images.only(counts[start:end])
+            start = end
+        if start != entry.rows:
+            raise _other_size(entry, start, dim, expected_dim=dim)
+
+
+def _other_size(entry: SegmentEntry, rows: int, dim: int, *, expected_dim: int) -> CorruptIndex:
+    return CorruptIndex(
+        f"Segment {entry.number} holds {rows} x {dim} or more but its manifest expects "
+        f"{entry.rows} x {expected_dim}; restore it from a copy of the index."
+    )
 
 
 def _tombstones_of(entries: tuple[SegmentEntry, ...], gone: Tombstones) -> list[RowLocation]:
