@@ -5,6 +5,7 @@
 # BENCH_ARGS=…   options for the benchmarks (--only NAME, --evaluation DIR, --models DIR,
 #                --output FILE), of which the CLIP ones need `make exactness` to have run;
 #                with --output docs/benchmarks.json, `make docs` puts the figures into the README
+#                for bench-scale: --rows N, --dim N, --only NAME, --folder DIR, --output FILE
 # SOAK_ARGS=…    options for the soak (--kills N, --files N, --seed N)
 
 BIN := .venv/bin
@@ -15,7 +16,7 @@ BENCH_ARGS ?=
 SOAK_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak exactness check bench format docs lock
+.PHONY: help setup demo test soak exactness check bench bench-scale format docs lock
 
 help:
 	@echo "make setup   make .venv with everything that is needed"
@@ -25,6 +26,7 @@ help:
 	@echo "make exactness  compare with transformers; gets torch, in a venv of its own"
 	@echo "make check   run all static checks"
 	@echo "make bench   measure, print the figures and write them to bench-results.json"
+	@echo "make bench-scale  the same of an index of a million vectors: takes an hour, and 20 GB"
 	@echo "make format  put the code into the house's format"
 	@echo "make docs    renew the generated parts of the documentation"
 	@echo "make lock    resolve the dependencies again"
@@ -57,6 +59,10 @@ check: setup
 
 bench: setup
 	@PYTHONPATH=tests $(BIN)/python -m bench.run $(BENCH_ARGS)
+
+bench-scale: setup
+	@scripts/setup_lancedb.sh
+	@PYTHONPATH=tests $(BIN)/python -m bench.scale $(BENCH_ARGS)
 
 format: setup
 	@$(BIN)/ruff check --fix

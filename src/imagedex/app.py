@@ -51,7 +51,14 @@ from imagedex.jobs import (
 )
 from imagedex.legacy import ImportFlow, LegacyService
 from imagedex.models import AbsentModel, ModelStore, absent_model, find_model
-from imagedex.search import PictureReader, PictureTerm, Query, QueryAnswer, QueryService
+from imagedex.search import (
+    BackgroundVerifier,
+    PictureReader,
+    PictureTerm,
+    Query,
+    QueryAnswer,
+    QueryService,
+)
 from imagedex.segments import (
     DirectoryIndexFiles,
     IndexFiles,
@@ -97,9 +104,16 @@ class Application:
         self._jobs = SqlJobStore(self._database, lease_seconds=settings.indexing.lease_seconds)
         self._engine = _make_engine(settings)
         # One object for each index, since it remembers the manifest that it has read.
-        ivf = IvfPolicy(settings.search.ivf_min_rows, settings.search.min_recall)
+        ivf = IvfPolicy(
+            min_rows=settings.search.ivf_min_rows,
+            min_recall=settings.search.min_recall,
+            flat_min_rows=settings.search.flat_min_rows,
+        )
         files_of = lru_cache(maxsize=_MAX_OPEN_INDEXES)(partial(DirectoryIndexFiles, ivf=ivf))
         encoder = _LazyTextEncoder(self.model, threads=_search_threads(settings))
+        self._verifier = BackgroundVerifier(
+            lambda prefix, should_stop: self._queries.verify(prefix, should_stop)
+        )
         self._queries = QueryService(
             files_of=files_of,
             encoder=encoder,
@@ -107,6 +121,7 @@ class Application:
             fingerprint=self.model.fingerprint,
             dim=self.model.dim,
             cache_entries=settings.search.cache_entries,
+            on_opened=self._verifier.ask,
         )
         self._files_of = files_of
         self._turns = IndexTurns()
@@ -264,6 +279,7 @@ class Application:
             for index_prefix in self._known_prefixes():
                 self._open(index_prefix)
             self._runner.start()
+            self._verifier.start()
 
     def _known_prefixes(self) -> list[Path]:
         """Return the indexes of the catalog, and the default one, which a new database lacks."""
@@ -352,6 +368,7 @@ class Application:
         self._engine.close()
         self._thumbnails.close()
         self._pictures.close()
+        self._verifier.close()
         if self._warming is not None:
             # Not before the jobs: loading a large model, or a share that hangs, must not keep
             # them running.

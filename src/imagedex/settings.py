@@ -195,6 +195,13 @@ class EmbeddingSettings(_Group):
 class SearchSettings(_Group):
     """Queries."""
 
+    flat_min_rows: int = Field(
+        5_000,
+        ge=1,
+        description="Smaller segments have no Faiss file: their vectors are read into memory from "
+        "the Parquet file, so that adding a few images writes less. Applies to segments made from "
+        "then on.",
+    )
     ivf_min_rows: int = Field(
         50_000,
         ge=1000,

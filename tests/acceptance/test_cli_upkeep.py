@@ -12,13 +12,16 @@ from support.pictures import draw_pictures
 from support.server import ServerProcess
 from support.waiting import wait_until
 
+# Even of few images, so that one can be damaged.
+FAISS_FILES = {"IMAGEDEX_SEARCH__FLAT_MIN_ROWS": "1"}
+
 
 def test_the_doctor_finds_a_healthy_index_healthy_and_a_damaged_one_not(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     draw_pictures(photos, 3)
     commands = Commands.local(tmp_path / "home")
     assert "Nothing is indexed" in commands.run("doctor").stdout
-    with ServerProcess(tmp_path / "home", [photos]) as server:
+    with ServerProcess(tmp_path / "home", [photos], FAISS_FILES) as server:
         Commands.remote(server).run("index", photos)
         assert commands.run("doctor").stdout.startswith("Healthy: generation 1 with 3 images")
     healthy = commands.json("doctor")
@@ -38,7 +41,7 @@ def test_an_index_whose_database_was_deleted_is_repaired_and_served(tmp_path: Pa
     draw_pictures(photos, 3)
     home = tmp_path / "home"
     commands = Commands.local(home)
-    with ServerProcess(home, [photos]) as server:
+    with ServerProcess(home, [photos], FAISS_FILES) as server:
         Commands.remote(server).run("index", photos)
         (faiss,) = (home / "index" / "segments").glob("*.faiss")
         faiss.unlink()
@@ -52,7 +55,7 @@ def test_an_index_whose_database_was_deleted_is_repaired_and_served(tmp_path: Pa
     assert len(repaired["actions"]) >= 3
     assert faiss.exists()
     assert commands.json("doctor", "--repair")["actions"] == []
-    with ServerProcess(home, [photos]) as server:
+    with ServerProcess(home, [photos], FAISS_FILES) as server:
         assert len(Commands.remote(server).json("search", "a circle")["results"]) == 3
         assert commands.json("stats")["num_images"] == 3
         Commands.remote(server).run("index", photos)
@@ -63,7 +66,7 @@ def test_a_snapshot_is_kept_beside_a_server_and_restored_without_it(tmp_path: Pa
     draw_pictures(photos, 3)
     home = tmp_path / "home"
     commands = Commands.local(home)
-    with ServerProcess(home, [photos]) as server:
+    with ServerProcess(home, [photos], FAISS_FILES) as server:
         remote = Commands.remote(server)
         remote.run("index", photos)
         made = commands.json("snapshot", "create", "before")
@@ -84,7 +87,7 @@ def test_a_snapshot_is_kept_beside_a_server_and_restored_without_it(tmp_path: Pa
     assert commands.json("doctor")["healthy"]
     assert "deleted" in commands.run("snapshot", "delete", "before").stdout
     assert "snapshot list" in commands.fail("snapshot", "restore", "before")
-    with ServerProcess(home, [photos]) as server:
+    with ServerProcess(home, [photos], FAISS_FILES) as server:
         assert len(Commands.remote(server).json("search", "a circle")["results"]) == 3
         assert commands.json("stats")["generation"] == 5
 
@@ -119,7 +122,7 @@ def test_the_restore_drill_brings_index_keys_and_jobs_back(tmp_path: Path) -> No
     draw_pictures(photos, 3)
     home = tmp_path / "home"
     commands = Commands.local(home)
-    with ServerProcess(home, [photos]) as server:
+    with ServerProcess(home, [photos], FAISS_FILES) as server:
         Commands.remote(server).run("index", photos)
         secret = commands.json("keys", "create", "--name", "n", "--scope", "query")["secret"]
     commands.run("snapshot", "create", "drill")
@@ -137,7 +140,7 @@ def test_the_restore_drill_brings_index_keys_and_jobs_back(tmp_path: Path) -> No
     assert "Mount its storage" in commands.fail("snapshot", "restore", "drill")
     assert commands.json("snapshot", "restore", "drill", "--recreate")["num_images"] == 3
     assert commands.run("doctor").stdout.startswith("Healthy: ")
-    with ServerProcess(home, [photos]) as server:
+    with ServerProcess(home, [photos], FAISS_FILES) as server:
         assert len(Commands.remote(server, secret).json("search", "a circle")["results"]) == 3
         before = commands.json("stats")["generation"]
         Commands.remote(server).run("index", photos)

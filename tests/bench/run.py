@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
 import statistics
 import subprocess
@@ -18,18 +17,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
-from rich.console import Console
-from rich.table import Table
 
 from bench import clip, precision, scanning
 from bench.figures import Bench
 from bench.load import Latencies, get_request, measure, new_query, post_request
+from bench.report import document, print_table
 from imagedex.embedding.bundled import BundledModel
 from support.kills import index_under_kills
 from support.server import ServerProcess, wait_for_job
@@ -218,35 +214,9 @@ def main() -> int:
                 bench.console.print(f"{name}: left out, it needs torch; first: make exactness")
                 continue
             MEASUREMENTS[name](bench)
-    _print(bench)
-    arguments.output.write_text(json.dumps(_document(bench), indent=2) + "\n")
+    print_table(bench.figures)
+    arguments.output.write_text(json.dumps(document(bench.figures), indent=2) + "\n")
     return 0 if all(figure.is_met for figure in bench.figures) else 1
-
-
-def _document(bench: Bench) -> dict[str, Any]:
-    return {
-        "taken_at": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-        "machine": {
-            "processor": _processor(),
-            "cores": len(os.sched_getaffinity(0)),
-            "memory_gigabytes": round(psutil.virtual_memory().total / 2**30),
-            "python": platform.python_version(),
-        },
-        "figures": [asdict(figure) for figure in bench.figures],
-    }
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
-
-
-def _print(bench: Bench) -> None:
-    table = Table("figure", "measured", "unit", "promised", "met")
-    for figure in bench.figures:
-        met = "yes" if figure.is_met else "NO"
-        table.add_row(figure.name, f"{figure.value:g}", figure.unit, figure.promised, met)
-    Console().print(table)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from imagedex.testing.index_files import (
     make_part,
     unit_vectors,
 )
+from support.structures import files_with_faiss
 
 # Starts a target in a process of its own, with the arguments and a connection to report on.
 StartProcess = Callable[..., tuple[ForkServerProcess, Connection]]
@@ -67,7 +68,7 @@ def commit_steps(files: DirectoryIndexFiles, count: int) -> None:
 
 def commit_until_killed(index_prefix: Path, reports: Connection) -> None:
     """Do one step after another, reporting the number of each that was acknowledged."""
-    files = DirectoryIndexFiles(index_prefix)
+    files = files_with_faiss(index_prefix)
     step = step_of(files.current())
     reports.send(step)
     while True:
@@ -83,7 +84,7 @@ def die_at_file_operation(index_prefix: Path, number: int, reports: Connection) 
 
     Reports the step when it was acknowledged, and 0 when all was done without being killed.
     """
-    files = DirectoryIndexFiles(index_prefix)
+    files = files_with_faiss(index_prefix)
     step = step_of(files.current()) + 1
     commit = _prepare_step(files, step)
     trap = FileTrap(index_prefix)
@@ -109,7 +110,7 @@ def fail_at_each_file_operation(template: Path, scratch: Path, reports: Connecti
         number += 1
         index_prefix = scratch / str(number)
         shutil.copytree(template, index_prefix)
-        files = DirectoryIndexFiles(index_prefix)
+        files = files_with_faiss(index_prefix)
         before = files.current()
         step = step_of(before) + 1
         commit = _prepare_step(files, step)
@@ -141,7 +142,7 @@ def die_while_merging(index_prefix: Path, number: int, reports: Connection) -> N
 
     Reports the new generation when it was acknowledged, and 0 when all was done unkilled.
     """
-    files = DirectoryIndexFiles(index_prefix)
+    files = files_with_faiss(index_prefix)
     trap = FileTrap(index_prefix)
     sys.addaudithook(trap.watch)
     trap.arm(number, lambda: os.kill(os.getpid(), signal.SIGKILL))
@@ -164,7 +165,7 @@ def fail_while_merging(template: Path, scratch: Path, reports: Connection) -> No
         number += 1
         index_prefix = scratch / str(number)
         shutil.copytree(template, index_prefix)
-        files = DirectoryIndexFiles(index_prefix)
+        files = files_with_faiss(index_prefix)
         before = files.current()
         names = {path.name for path in (index_prefix / "segments").iterdir()}
         trap.arm(number, _fail)
@@ -191,7 +192,7 @@ def commit_with_file_size_limits(index_prefix: Path, reports: Connection) -> Non
 
     Reports the number of steps that failed, after each of which the old generation stood.
     """
-    files = DirectoryIndexFiles(index_prefix)
+    files = files_with_faiss(index_prefix)
     failures = 0
     for limit in range(0, 6000, 250):
         before = files.current()
@@ -214,7 +215,7 @@ def commit_with_file_size_limits(index_prefix: Path, reports: Connection) -> Non
 
 def add_images_beside_others(index_prefix: Path, name: str, count: int) -> None:
     """Bring in so many images, one a commit, while other processes do the same."""
-    files = DirectoryIndexFiles(index_prefix)
+    files = files_with_faiss(index_prefix)
     for number in range(count):
         image = {f"/{name}/{number}": unit_vectors(1, DIM, seed=number)[0]}
         part = files.write_part(name, number, 1, make_part(image, dim=DIM))

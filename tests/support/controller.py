@@ -35,10 +35,11 @@ from imagedex.jobs import (
     SqlJobStore,
 )
 from imagedex.search import QueryService
-from imagedex.segments import DirectoryIndexFiles, IndexFiles, SnapshotDirectory, publish_lock
+from imagedex.segments import IndexFiles, SnapshotDirectory, publish_lock
 from imagedex.testing.colour_model import ColourModel
 from imagedex.testing.engine import ThreadEngine
 from imagedex.upkeep import SnapshotJobs, Snapshots
+from support.structures import files_with_faiss
 
 
 class Controller:
@@ -52,7 +53,7 @@ class Controller:
         chunk_images: int = 3,
         engine: Engine | None = None,
         merge_policy: MergePolicy = MergePolicy(),  # noqa: B008 - It is immutable.
-        files_of: Callable[[Path], IndexFiles] = DirectoryIndexFiles,
+        files_of: Callable[[Path], IndexFiles] = files_with_faiss,
         ignore: Sequence[str] = (),
         removal: RemovalRules | None = None,
         settle_seconds: float = 0.0,

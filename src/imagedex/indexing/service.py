@@ -184,7 +184,9 @@ class IndexingService:
             num_failed=failed,
             last_updated=None if manifest is None else manifest.created_at,
             generation=0 if manifest is None else manifest.generation,
-            faiss_bytes=0 if manifest is None else sum(s.faiss.bytes for s in manifest.segments),
+            faiss_bytes=0
+            if manifest is None
+            else sum(s.faiss.bytes for s in manifest.segments if s.faiss is not None),
             parquet_bytes=0
             if manifest is None
             else sum(s.parquet.bytes for s in manifest.segments),

@@ -4,8 +4,10 @@ from imagedex.search.interfaces import QueryAnswer, Result
 from imagedex.search.pictures import PictureReader
 from imagedex.search.query import ImageTerm, PictureTerm, Query, Term, TextTerm
 from imagedex.search.service import QueryService
+from imagedex.search.verifying import BackgroundVerifier
 
 __all__ = [
+    "BackgroundVerifier",
     "ImageTerm",
     "PictureReader",
     "PictureTerm",

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import structlog
@@ -72,13 +73,15 @@ class LiveIndex:
         fingerprint: str,
         model_name: str,
         cache_entries: int,
+        on_opened: Callable[[Path], object],
     ) -> None:
-        """Take the files, and what answers queries from a generation of them."""
+        """Take the files, what answers queries from a generation, and whom to tell of a new one."""
         self._files = files
         self._find = find
         self._fingerprint = fingerprint
         self._model_name = model_name
         self._cache_entries = cache_entries
+        self._on_opened = on_opened
         self._serving: Serving | None = None
         self._refreshing = threading.Lock()
         self._paged = Holding[Serving](seconds=PAGES_SECONDS, max_values=_MAX_PAGED_GENERATIONS)
@@ -129,10 +132,45 @@ class LiveIndex:
                     reason=str(error),
                 )
                 raise
-            if before is not None and before is not self._serving:
-                # It may live on for the next pages of some query.
-                before.answers.clear()
+            if self._serving is not before:
+                if before is not None:
+                    # It may live on for the next pages of some query.
+                    before.answers.clear()
+                self._on_opened(self._files.index_prefix)
             return self._serving
+
+    def verify(self, *, should_stop: Callable[[], bool]) -> None:
+        """Compare the large files of what is served with their checksums; log what is damaged.
+
+        What can be made good is then served from a copy in memory. Where it cannot, nothing is
+        served any more, and whoever asks is told why. Raises StorageError.
+        """
+        serving = self._serving
+        if serving is None:
+            return
+        damaged = self._files.verify(serving.generation.manifest, should_stop=should_stop)
+        for reason in damaged:
+            _log.error(
+                "index_file_damaged", index_prefix=str(self._files.index_prefix), reason=reason
+            )
+        if damaged:
+            self._open_anew()
+
+    def _open_anew(self) -> None:
+        with self._refreshing:
+            serving = self._serving
+            if serving is None:
+                return
+            try:
+                self._serving = self._warmed(serving.generation.manifest, serving)
+            except ImagedexError as error:
+                self._serving = None
+                _log.error(
+                    "generation_not_served",
+                    index_prefix=str(self._files.index_prefix),
+                    generation=serving.generation.manifest.generation,
+                    reason=str(error),
+                )
 
     def _open_current(self) -> Serving | None:
         manifest = self._files.current()
@@ -167,6 +205,9 @@ class LiveIndex:
                 f"The index at {str(self._files.index_prefix)!r} holds vectors of {stored} but "
                 f"queries are encoded by {used}; {way_back(stored, used)}."
             )
+        return self._warmed(manifest, before)
+
+    def _warmed(self, manifest: Manifest, before: Serving | None) -> Serving:
         generation = self._files.open(manifest, before.generation if before else None)
         generation.search(_any_unit_vector(manifest.dim), [1])
         answers = LruCache[AnswerKey, QueryAnswer](

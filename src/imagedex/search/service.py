@@ -40,16 +40,19 @@ class QueryService:
         fingerprint: str,
         dim: int,
         cache_entries: int,
+        on_opened: Callable[[Path], object] = lambda _: None,
     ) -> None:
         """Take what opens an index prefix and what encodes texts.
 
         ``cache_entries`` bounds the answers kept for each index, and the text vectors kept.
+        ``on_opened`` is told of each generation that begins to be served.
         """
         self._files_of = files_of
         self._finder = Finder(encoder, model_name=model_name, dim=dim, cache_entries=cache_entries)
         self._model_name = model_name
         self._fingerprint = fingerprint
         self._cache_entries = cache_entries
+        self._on_opened = on_opened
         self._live: dict[Path, LiveIndex] = {}
         self._live_lock = threading.Lock()
 
@@ -100,6 +103,13 @@ class QueryService:
         serving = self._live_index(index_prefix).refresh()
         return 0 if serving is None else serving.generation.manifest.generation
 
+    def verify(self, index_prefix: Path, should_stop: Callable[[], bool]) -> None:
+        """Compare the large files of what is served with their checksums; see ``LiveIndex``.
+
+        Raises StorageError.
+        """
+        self._live_index(index_prefix).verify(should_stop=should_stop)
+
     def check(self, index_prefix: Path) -> int:
         """Encode a text and search with it, past all caches; return the generation searched.
 
@@ -131,6 +141,7 @@ class QueryService:
                     fingerprint=self._fingerprint,
                     model_name=self._model_name,
                     cache_entries=self._cache_entries,
+                    on_opened=self._on_opened,
                 )
             return live
 

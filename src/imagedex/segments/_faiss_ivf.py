@@ -9,10 +9,7 @@ SIGMOD 2024). A search reads the lists whose centroids are nearest to the query.
 from __future__ import annotations
 
 import math
-import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagedex.core.errors import CorruptIndex
+from imagedex.segments._faiss import FaissFile, cores, faiss_threads, threads_for
 from imagedex.segments.durable import HashingFile
 
 _QUERY_BITS = 8  # Of a query's numbers: seven times as fast as float32 at the same recall.
@@ -38,12 +36,12 @@ class IvfFile:
         self._lists_of_rows: NDArray[np.int32] | None = None
 
     @classmethod
-    def build(cls, vectors: NDArray[np.float32]) -> IvfFile:
-        """Arrange unit vectors: float32, shape (rows, dim).
+    def build(cls, flat: FaissFile) -> IvfFile:
+        """Arrange the vectors of a file, which are of unit length.
 
         Leaves one core to queries, where there is more than one.
         """
-        rows, dim = vectors.shape
+        rows, dim = flat.vectors().shape
         lists = lists_for(rows)
         centroids = faiss.IndexFlatIP(dim)
         index = faiss.IndexIVFRaBitQ(centroids, dim, lists, faiss.METRIC_INNER_PRODUCT)
@@ -52,9 +50,10 @@ class IvfFile:
         index.cp.max_points_per_centroid = _TRAINING_ROWS_PER_LIST
         index.cp.min_points_per_centroid = 1  # Only of a warning.
         chosen = np.random.default_rng(0).permutation(rows)[: lists * _TRAINING_ROWS_PER_LIST]
-        with _threads(max(1, _cores() - 1)):
-            index.train(_aligned(vectors[np.sort(chosen)]))
-            index.add(np.ascontiguousarray(vectors))
+        with faiss_threads(max(1, cores() - 1)):
+            index.train(flat.take(np.sort(chosen)))
+            for _, block in flat.blocks():
+                index.add(block)
         return cls(index)
 
     @classmethod
@@ -105,7 +104,8 @@ class IvfFile:
         if among is not None:
             parameters.sel = among.selector
         rows: NDArray[np.int64]
-        _, rows = self._index.search(queries, count, params=parameters)
+        with threads_for(len(queries)):
+            _, rows = self._index.search(queries, count, params=parameters)
         return rows
 
     def candidates_among(
@@ -209,22 +209,3 @@ class ListedRows:
 def lists_for(rows: int) -> int:
     """Return how many lists so many rows are divided into: some of them are read for a query."""
     return max(1, round(4 * math.sqrt(rows)))
-
-
-def _aligned(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.require(vectors, dtype=np.float32, requirements=["C", "A"])
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Let Faiss use so many threads for what this thread asks of it."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(count)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)

@@ -9,7 +9,7 @@ metadata has ``imagedex.version`` and what the writer adds, such as the model's 
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -184,24 +184,64 @@ class ImageTable:
 
     def write_to(self, file: HashingFile, metadata: Mapping[str, str]) -> None:
         """Write a Parquet file with this metadata."""
-        described = {_METADATA_PREFIX + key: value for key, value in metadata.items()}
-        described[_METADATA_PREFIX + "version"] = VERSION
-        # Vectors do not compress, and nobody asks for the least and greatest of them.
-        pq.write_table(
-            self._table.replace_schema_metadata(described),
-            file,
-            row_group_size=_ROWS_PER_GROUP,
-            compression=dict.fromkeys(_FACT_NAMES, "zstd"),
-            use_dictionary=["format"],
-            write_statistics=_FACT_NAMES,
-            write_page_checksum=True,
-        )
+        write_tables(file, [self], metadata, dim=self.dim)
+
+
+def write_tables(
+    file: HashingFile, tables: Iterable[ImageTable], metadata: Mapping[str, str], *, dim: int
+) -> None:
+    """Write a Parquet file with the rows of all tables, in order, as they come.
+
+    No more than the rows of a group and one table are in memory.
+    """
+    described = {_METADATA_PREFIX + key: value for key, value in metadata.items()}
+    described[_METADATA_PREFIX + "version"] = VERSION
+    schema = _image_schema(dim).with_metadata(described)
+    # Vectors do not compress, and nobody asks for the least and greatest of them.
+    with pq.ParquetWriter(
+        file,
+        schema,
+        compression=dict.fromkeys(_FACT_NAMES, "zstd"),
+        use_dictionary=["format"],
+        write_statistics=_FACT_NAMES,
+        write_page_checksum=True,
+    ) as writer:
+        waiting = schema.empty_table()
+        for table in tables:
+            more = table._table.replace_schema_metadata(described)  # noqa: SLF001 - its own.
+            waiting = pa.concat_tables([waiting, more])
+            whole = waiting.num_rows - waiting.num_rows % _ROWS_PER_GROUP
+            if whole:
+                writer.write_table(waiting.slice(0, whole), row_group_size=_ROWS_PER_GROUP)
+                waiting = waiting.slice(whole)
+        if waiting.num_rows:
+            writer.write_table(waiting, row_group_size=_ROWS_PER_GROUP)
 
 
 def read_images(path: Path) -> ImageTable:
     """Return all that a file of images holds. Raises CorruptIndex, StorageError."""
     with _reading(path), _image_file(path) as file:
         return ImageTable(file.read(use_threads=False))
+
+
+def read_tables(path: Path) -> Iterator[ImageTable]:
+    """Yield what a file of images holds in row order, some thousand rows at a time.
+
+    Raises CorruptIndex, StorageError.
+    """
+    with _reading(path), _image_file(path) as file:
+        for batch in file.iter_batches(_ROWS_PER_BATCH, use_threads=False):
+            yield ImageTable(pa.Table.from_batches([batch]))
+
+
+def read_vectors(path: Path) -> Iterator[NDArray[np.float32]]:
+    """Yield the vectors of a file in row order, some thousand rows at a time.
+
+    Raises CorruptIndex, StorageError.
+    """
+    with _reading(path), _image_file(path) as file:
+        for batch in file.iter_batches(_ROWS_PER_BATCH, columns=["vector"], use_threads=False):
+            yield ImageTable(pa.Table.from_batches([batch])).vectors()
 
 
 def read_paths(path: Path) -> PathColumn:

@@ -9,17 +9,19 @@ import numpy as np
 from imagedex.core.errors import CorruptIndex
 from imagedex.segments._faiss import FaissFile
 from imagedex.segments._parquet import sample_vectors
-from imagedex.segments.records import SegmentEntry
+from imagedex.segments.records import FileEntry, SegmentEntry
 
 SAMPLED_ROWS = 64
 
 
-def require_aligned(index_prefix: Path, segment: SegmentEntry, *, dim: int) -> None:
-    """Compare the number of rows, and some rows from begin to end bit by bit.
+def require_aligned(
+    index_prefix: Path, segment: SegmentEntry, faiss: FileEntry, *, dim: int
+) -> None:
+    """Compare a segment with its Faiss file: the number of rows, and some rows bit by bit.
 
     Raises CorruptIndex, which names the first row that differs; StorageError.
     """
-    path = index_prefix / segment.faiss.name
+    path = index_prefix / faiss.name
     file = FaissFile.open(path, rows=segment.rows, dim=dim)  # Its vectors live as long as it does.
     rows, vectors = sample_vectors(index_prefix / segment.parquet.name, SAMPLED_ROWS)
     if vectors.shape[1] != dim:

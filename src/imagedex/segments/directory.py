@@ -10,7 +10,8 @@ from imagedex.core.errors import CorruptIndex
 from imagedex.core.images import ImageFacts, RowLocation
 from imagedex.segments import _parquet, layout
 from imagedex.segments.durable import make_directory, storage_errors
-from imagedex.segments.generation import DirectoryGeneration, open_segment
+from imagedex.segments.generation import DirectoryGeneration, OpenSegment, open_segment
+from imagedex.segments.integrity import Interrupted
 from imagedex.segments.interfaces import Commit, IvfPolicy, Merge, OpenGeneration
 from imagedex.segments.lock import publish_lock
 from imagedex.segments.merging import PreparedMerge, prepare_merge
@@ -20,6 +21,7 @@ from imagedex.segments.publishing import publish_commit
 from imagedex.segments.records import ImageBlock, Manifest, Part, SegmentEntry, TombstoneEntry
 from imagedex.segments.sweeping import sweep
 from imagedex.segments.tombstones import TombstoneFiles, Tombstones, add_tombstones
+from imagedex.segments.verification import LARGE_BYTES, Verification
 
 
 class DirectoryIndexFiles:
@@ -35,14 +37,19 @@ class DirectoryIndexFiles:
         *,
         lock_wait_seconds: float = 30.0,
         ivf: IvfPolicy = IvfPolicy(),  # noqa: B008 - It is immutable.
+        large_bytes: int = LARGE_BYTES,
     ) -> None:
-        """Take the directory, how long to wait for its lock, and when to make inverted lists."""
+        """Take the directory, how long to wait for its lock, and when to make inverted lists.
+
+        Files of ``large_bytes`` and more are opened before they are compared with their checksums.
+        """
         self._index_prefix = index_prefix
         self._lock = publish_lock(index_prefix, wait_seconds=lock_wait_seconds)
         self._tombstones = TombstoneFiles(index_prefix)
         self._published: Published | None = None
         self._ivf = ivf
         self._prepared: PreparedMerge | None = None
+        self._verification = Verification(index_prefix, large_bytes=large_bytes)
 
     @property
     def index_prefix(self) -> Path:
@@ -141,18 +148,34 @@ class DirectoryIndexFiles:
         """Open a generation for searching; segments that ``previous`` holds are shared with it.
 
         One that was merged a moment ago is open already. The files of each other segment are
-        compared with their checksums. Vectors and inverted lists are mapped from their files,
-        paths are read. Raises CorruptIndex, StorageError.
+        compared with their checksums, large ones with their size alone until ``verify``. Vectors
+        and inverted lists are mapped from their files, paths are read. Raises CorruptIndex,
+        StorageError.
         """
         known = previous if isinstance(previous, DirectoryGeneration) else None
         prepared = self._prepared
         segments = tuple(
-            (known.segment(entry) if known is not None else None)
+            (self._shared(known, entry) if known is not None else None)
             or (prepared.opened(entry) if prepared is not None else None)
-            or open_segment(self._index_prefix, entry, dim=manifest.dim)
+            or open_segment(self._index_prefix, entry, self._verification, dim=manifest.dim)
             for entry in manifest.segments
         )
         return DirectoryGeneration(manifest, segments, self._tombstones.of(manifest.tombstones))
+
+    def _shared(self, known: DirectoryGeneration, entry: SegmentEntry) -> OpenSegment | None:
+        segment = known.segment(entry)
+        # Vectors that turned out to be damaged are opened anew, to be made good. Of a Parquet
+        # file all that is needed was read, page by page against its checksums.
+        is_damaged = entry.faiss is not None and self._verification.is_damaged(entry.faiss)
+        is_usable = segment is not None and (segment.is_made_good or not is_damaged)
+        return segment if is_usable else None
+
+    def verify(self, manifest: Manifest, *, should_stop: Callable[[], bool]) -> tuple[str, ...]:
+        """Compare what ``open`` did not with its checksums; see ``IndexFiles.verify``."""
+        try:
+            return self._verification.verify(manifest, should_stop=should_stop)
+        except Interrupted:
+            return ()
 
     def sweep(self, *, keep_jobs: Sequence[str] | None) -> int:
         """Delete what no generation needs and return the number of files."""

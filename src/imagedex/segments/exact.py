@@ -52,10 +52,10 @@ class ExactSearch:
         """
         self._file = file
         self._vectors = file.vectors()
-        self._bytes = self._vectors.view(np.uint8)
         self._copy = None
         if with_copy and len(self._vectors) in _ROWS_WITH_COPY:
             self._copy = HalfPrecisionCopy(self._vectors)
+            file.read_through()
 
     @property
     def rows(self) -> int:
@@ -103,7 +103,7 @@ class ExactSearch:
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return a copy of the vectors of these rows, float32 of shape (len(rows), dim)."""
-        return self._gather(rows)
+        return self._file.take(rows)
 
     def _proven(
         self, queries: NDArray[np.float32], ks: Sequence[int], gone: NDArray[np.int64]
@@ -157,6 +157,7 @@ class ExactSearch:
             scores = _inner_products(query, block)
             scores[gone[first:last] - start] = -np.inf
             candidates.add(scores, start)
+        self._file.read_through()
         return self.best_among(query, candidates.rows, k)
 
     def best_among(self, query: NDArray[np.float32], rows: NDArray[np.int64], k: int) -> ScoredRows:
@@ -167,19 +168,15 @@ class ExactSearch:
         """
         if len(rows) > k:
             # In float32 first: only what can be among the best is computed in float64.
-            blocks = [self._gather(block) @ query for block in _blocks(rows)]
+            blocks = [self._file.take(block) @ query for block in _blocks(rows)]
             rough = np.concatenate(blocks)
             rows = rows[rough >= np.partition(rough, -k)[-k] - 2 * _summing_error(query)]
         exact_query = query.astype(np.float64)
         scores = [
-            (self._gather(block).astype(np.float64) * exact_query).sum(axis=1)
+            (self._file.take(block).astype(np.float64) * exact_query).sum(axis=1)
             for block in _blocks(rows)
         ]
         return _k_best(ScoredRows(rows, np.concatenate(scores).astype(np.float32)), k)
-
-    def _gather(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        # As bytes, since NumPy would copy numbers that are not aligned one by one.
-        return self._bytes[rows].view(np.float32)
 
 
 def _blocks(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:

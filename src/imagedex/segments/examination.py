@@ -138,17 +138,18 @@ class _Examination:
 
     def _examine_segment(self, segment: SegmentEntry, *, dim: int) -> None:
         has_parquet = self._is_intact(segment.parquet, FindingKind.PARQUET, _LOST_VECTORS)
-        has_faiss = self._is_intact(segment.faiss, FindingKind.FAISS, REPAIR)
+        faiss = segment.faiss
+        has_faiss = faiss is not None and self._is_intact(faiss, FindingKind.FAISS, REPAIR)
         if segment.ivf is not None:
             self._is_intact(segment.ivf.file, FindingKind.FAISS, REPAIR)
-        if not (has_parquet and has_faiss):
+        if faiss is None or not (has_parquet and has_faiss):
             return
-        path = self._index_prefix / segment.faiss.name
+        path = self._index_prefix / faiss.name
         self._check(
             FindingKind.ALIGNMENT,
             path,
             REPAIR,
-            lambda: require_aligned(self._index_prefix, segment, dim=dim),
+            lambda: require_aligned(self._index_prefix, segment, faiss, dim=dim),
         )
 
     def _is_intact(self, entry: FileEntry, kind: FindingKind, remedy: str) -> bool:

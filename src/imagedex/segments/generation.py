@@ -22,6 +22,7 @@ from imagedex.segments.interfaces import Hits
 from imagedex.segments.records import Manifest, SegmentEntry
 from imagedex.segments.selections import SegmentRows
 from imagedex.segments.tombstones import Tombstones
+from imagedex.segments.verification import Verification
 
 _log = structlog.get_logger(__name__)
 
@@ -38,6 +39,7 @@ class OpenSegment:
     paths: PathColumn
     search: ExactSearch | ApproximateSearch
     by_facts: SegmentRows
+    is_made_good: bool  # Its vectors are a copy in memory, in the place of a damaged file.
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,33 +186,46 @@ class DirectoryGeneration:
         return Hits(scores[order], tuple(paths[order]), places, matching)
 
 
-def open_segment(index_prefix: Path, entry: SegmentEntry, *, dim: int) -> OpenSegment:
-    """Open a segment after verifying its files.
+def open_segment(
+    index_prefix: Path, entry: SegmentEntry, files: Verification, *, dim: int
+) -> OpenSegment:
+    """Open a segment after looking at its files, as far as ``files`` does before it verifies them.
 
     The Parquet file must be intact (CorruptIndex, StorageError); a Faiss file that is not is
     made good in memory from the Parquet file, and inverted lists that are not are left out, each
     with a warning in the log.
     """
-    parquet = require_intact(index_prefix, entry.parquet)
+    parquet = files.require(entry.parquet)
     paths = read_paths(parquet)
     if len(paths) != entry.rows:
         raise CorruptIndex(
             f"Segment {entry.number} has {len(paths)} rows but its manifest expects {entry.rows}; "
             "restore it from a copy of the index."
         )
-    try:
-        faiss = FaissFile.open(require_intact(index_prefix, entry.faiss), rows=entry.rows, dim=dim)
-    except CorruptIndex as error:
-        _log.warning("faiss_file_rebuilt_in_memory", segment=entry.number, reason=str(error))
-        images = read_images(parquet)
-        if images.dim != dim:
-            raise CorruptIndex(
-                f"Segment {entry.number} has vectors of length {images.dim} but its manifest "
-                f"expects {dim}; restore it from a copy of the index."
-            ) from error
-        faiss = FaissFile.build(images.vectors())
+    is_made_good = False
+    if entry.faiss is None:
+        faiss = _from_parquet(parquet, entry, dim=dim)
+    else:
+        try:
+            faiss = FaissFile.open(files.require(entry.faiss), rows=entry.rows, dim=dim)
+        except CorruptIndex as error:
+            _log.warning("faiss_file_rebuilt_in_memory", segment=entry.number, reason=str(error))
+            faiss = _from_parquet(parquet, entry, dim=dim)
+            is_made_good = True
+    search = _search_of(index_prefix, entry, faiss, dim=dim)
     by_facts = SegmentRows(paths, FactColumns(parquet))
-    return OpenSegment(entry, paths, _search_of(index_prefix, entry, faiss, dim=dim), by_facts)
+    return OpenSegment(entry, paths, search, by_facts, is_made_good)
+
+
+def _from_parquet(parquet: Path, entry: SegmentEntry, *, dim: int) -> FaissFile:
+    """Read the vectors of a segment into memory."""
+    images = read_images(parquet)
+    if images.dim != dim:
+        raise CorruptIndex(
+            f"Segment {entry.number} has vectors of length {images.dim} but its manifest "
+            f"expects {dim}; restore it from a copy of the index."
+        )
+    return FaissFile.build(images.vectors())
 
 
 def _search_of(
@@ -219,6 +234,7 @@ def _search_of(
     if entry.ivf is None:
         return ExactSearch(faiss)
     try:
+        # Faiss believes what this file says of itself, so it is compared whole, however large.
         path = require_intact(index_prefix, entry.ivf.file)
         lists = IvfFile.open(path, rows=entry.rows, dim=dim)
     except CorruptIndex as error:

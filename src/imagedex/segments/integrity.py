@@ -3,31 +3,55 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 from imagedex.core.errors import CorruptIndex
 from imagedex.segments.durable import storage_errors
 from imagedex.segments.records import FileEntry
 
+_BYTES_AT_ONCE = 4 * 2**20
 
-def require_intact(index_prefix: Path, entry: FileEntry) -> Path:
+
+class Interrupted(Exception):
+    """A comparison was given up because its caller wanted it so."""
+
+
+def require_intact(
+    index_prefix: Path, entry: FileEntry, *, should_stop: Callable[[], bool] = lambda: False
+) -> Path:
     """Return the path of a file after comparing its size and its SHA-256.
 
     Raises CorruptIndex, naming the file, when it is missing or differs; StorageError when it
-    cannot be read.
+    cannot be read; Interrupted soon after ``should_stop()`` is true.
     """
+    path = require_size(index_prefix, entry)
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(min(_BYTES_AT_ONCE, max(1, entry.bytes))))
+    with storage_errors("read", path):
+        try:
+            with open(path, "rb", buffering=0) as file:
+                while size := file.readinto(buffer):
+                    if should_stop():
+                        raise Interrupted
+                    digest.update(buffer[:size])
+        except FileNotFoundError as error:
+            raise _corrupt(path, "it is missing") from error
+    if digest.hexdigest() != entry.sha256:
+        raise _corrupt(path, f"its SHA-256 is {digest.hexdigest()}, expected {entry.sha256}")
+    return path
+
+
+def require_size(index_prefix: Path, entry: FileEntry) -> Path:
+    """Return the path of a file after comparing its size alone; raises as ``require_intact``."""
     path = index_prefix / entry.name
     with storage_errors("read", path):
         try:
             size = path.stat().st_size
-            if size != entry.bytes:
-                raise _corrupt(path, f"it has {size} bytes, expected {entry.bytes}")
-            with open(path, "rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         except FileNotFoundError as error:
             raise _corrupt(path, "it is missing") from error
-    if sha256 != entry.sha256:
-        raise _corrupt(path, f"its SHA-256 is {sha256}, expected {entry.sha256}")
+    if size != entry.bytes:
+        raise _corrupt(path, f"it has {size} bytes, expected {entry.bytes}")
     return path
 
 

@@ -39,10 +39,13 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class IvfPolicy:
-    """When a segment gets inverted lists, which are searched faster and not quite exactly."""
+    """Which files a segment gets for searching, by its size."""
 
-    min_rows: int = 50_000  # Smaller segments are searched exactly.
+    min_rows: int = 50_000  # From here on inverted lists: faster, and not quite exact.
     min_recall: float = 0.99  # At 10 and at 100; where it is not reached, search stays exact.
+    # Smaller ones have the Parquet file alone, whose vectors are read into memory: adding a few
+    # images writes their vectors once.
+    flat_min_rows: int = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,16 @@ class IndexFiles(Protocol):
 
     def open(self, manifest: Manifest, previous: OpenGeneration | None) -> OpenGeneration:
         """Open a generation for searching; segments that ``previous`` holds are shared with it."""
+        ...
+
+    def verify(self, manifest: Manifest, *, should_stop: Callable[[], bool]) -> tuple[str, ...]:
+        """Compare with their checksums the files of a generation that ``open`` did not.
+
+        Those are the large ones, each once; it takes seconds a gigabyte. Returns what is wrong,
+        a sentence for each damaged file. The next ``open`` does not share a segment whose vectors
+        are damaged, but makes them good from the Parquet file or raises CorruptIndex. Raises
+        StorageError; returns early, with nothing, when ``should_stop()`` is true.
+        """
         ...
 
     def sweep(self, *, keep_jobs: Sequence[str] | None) -> int:

@@ -20,7 +20,7 @@ from imagedex.segments.records import SearchDepth
 
 _QUERIES_OF_A_KIND = 100
 _TEXT_LIKENESS = 0.3
-_CANDIDATES_PER_RESULT = (5, 10, 20, 40)
+_CANDIDATES_PER_RESULT = (5, 10, 15, 20, 25, 30, 40)
 _FEWEST_CANDIDATES = 100
 _MOST_LISTS_READ = 0.5  # Beyond this share exact search is as fast.
 

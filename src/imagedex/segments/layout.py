@@ -6,7 +6,8 @@
     LOCK                               held while a generation is published
     manifests/GENERATION-FENCE.json    immutable
     segments/NUMBER-FENCE.parquet      immutable, the durable asset
-    segments/NUMBER-FENCE.faiss        immutable, can be made again from the Parquet file
+    segments/NUMBER-FENCE.faiss        immutable, can be made again from the Parquet file;
+                                       small segments have none
     segments/NUMBER-FENCE.ivf          the same, of large segments only
     tombstones/GENERATION-FENCE.parquet  immutable
     parts/JOB/CHUNK-FENCE.parquet      what a chunk left, until it is committed

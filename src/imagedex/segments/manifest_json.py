@@ -20,8 +20,9 @@ from imagedex.segments.records import (
     TombstoneEntry,
 )
 
-VERSION = 2
-_READABLE_VERSIONS = (1, 2)  # The first had no inverted lists.
+VERSION = 3
+# The first had no inverted lists, and a Faiss file of each segment, as the second had.
+_READABLE_VERSIONS = (1, 2, 3)
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _EntryT = TypeVar("_EntryT")
@@ -48,7 +49,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
                 "generation": segment.generation,
                 "rows": segment.rows,
                 "parquet": _encode_file(segment.parquet),
-                "faiss": _encode_file(segment.faiss),
+                "faiss": None if segment.faiss is None else _encode_file(segment.faiss),
                 "job_id": segment.job_id,
                 "chunks": list(segment.chunks),
                 "ivf": None if segment.ivf is None else _encode_ivf(segment.ivf),
@@ -187,13 +188,18 @@ def _decode_segment(fields: _Fields) -> SegmentEntry:
         generation=fields.count("generation", least=1),
         rows=fields.count("rows", least=1),
         parquet=_decode_file(fields.fields("parquet")),
-        faiss=_decode_file(fields.fields("faiss")),
+        faiss=fields.optional("faiss", _decode_file),
         job_id=fields.text("job_id"),
         chunks=fields.counts("chunks"),
         ivf=fields.optional("ivf", _decode_ivf),
     )
     fields.end()
-    for file, suffix in zip(entry.files, (".parquet", ".faiss", ".ivf"), strict=False):
+    if entry.ivf is not None and entry.faiss is None:
+        raise ValueError(f"segment {entry.number} has inverted lists, but no vectors to compare")
+    ivf = entry.ivf.file if entry.ivf is not None else None
+    for file, suffix in ((entry.parquet, ".parquet"), (entry.faiss, ".faiss"), (ivf, ".ivf")):
+        if file is None:
+            continue
         if layout.number_of_segment(file.name) != entry.number or not file.name.endswith(suffix):
             raise ValueError(f"{file.name!r} cannot be the {suffix} file of {entry.number}")
     return entry

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from imagedex.core.errors import CorruptIndex
 from imagedex.segments import layout
-from imagedex.segments._faiss import FaissFile
-from imagedex.segments._parquet import read_images
+from imagedex.segments._faiss import write_flat
+from imagedex.segments._parquet import read_vectors
 from imagedex.segments.durable import (
+    HashingFile,
     create_file,
     storage_errors,
     sync_directory,
@@ -99,7 +100,7 @@ def mend_faiss_files(index_prefix: Path, manifest: Manifest, damaged: Collection
     actions = [
         f"The search structure {entry.faiss.name!r} was made again from the Parquet file."
         for entry in entries
-        if entry.number in damaged
+        if entry.number in damaged and entry.faiss is not None
     ]
     actions += [
         f"The inverted lists of segment {old.number} were damaged and are left out: it is searched "
@@ -120,23 +121,28 @@ def mend_faiss_files(index_prefix: Path, manifest: Manifest, damaged: Collection
 
 
 def _remake(index_prefix: Path, entry: SegmentEntry, *, dim: int, fence: int) -> SegmentEntry:
-    images = read_images(require_intact(index_prefix, entry.parquet))
-    if (images.rows, images.dim) != (entry.rows, dim):
-        raise CorruptIndex(
-            f"Segment {entry.number} has {images.rows} vectors of length {images.dim} but its "
-            f"manifest expects {entry.rows} of length {dim}; restore it from a copy of the index."
-        )
+    parquet = require_intact(index_prefix, entry.parquet)
+
+    def write(file: HashingFile) -> None:
+        try:
+            write_flat(file, read_vectors(parquet), rows=entry.rows, dim=dim)
+        except CorruptIndex as error:
+            raise CorruptIndex(
+                f"Segment {entry.number} is not what its manifest says: {error}"
+            ) from error
+
     if entry.ivf is not None and not _is_intact(index_prefix, entry.ivf.file):
         entry = replace(entry, ivf=None)
-    faiss = FaissFile.build(images.vectors())
+    if entry.faiss is None:
+        return entry
     path = index_prefix / entry.faiss.name
-    with storage_errors("write", path), temporary_file(path, faiss.write_to) as (made, written):
+    with storage_errors("write", path), temporary_file(path, write) as (made, written):
         if written.sha256 == entry.faiss.sha256:
             made.replace(path)
             sync_directory(path.parent)
             return entry
     name = layout.faiss_name(entry.number, fence)
-    written = create_file(index_prefix / name, faiss.write_to)
+    written = create_file(index_prefix / name, write)
     return replace(entry, faiss=FileEntry(name, written.bytes, written.sha256))
 
 

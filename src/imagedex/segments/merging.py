@@ -21,7 +21,7 @@ import numpy as np
 from imagedex.core.errors import CorruptIndex, LeaseLost, Superseded
 from imagedex.core.images import RowLocation
 from imagedex.segments import layout
-from imagedex.segments._parquet import ImageTable, read_images
+from imagedex.segments._parquet import ImageTable, read_tables
 from imagedex.segments.durable import make_directory, storage_errors
 from imagedex.segments.generation import OpenSegment, open_segment
 from imagedex.segments.integrity import require_intact
@@ -31,6 +31,7 @@ from imagedex.segments.moved_rows import GONE, MovedRows
 from imagedex.segments.published import read_published
 from imagedex.segments.records import Manifest, SegmentEntry
 from imagedex.segments.tombstones import RowArray, TombstoneFiles, Tombstones
+from imagedex.segments.verification import Verification
 from imagedex.segments.writing import Author, NewGeneration
 
 
@@ -128,17 +129,16 @@ def prepare_merge(
     try:
         _remove_staging(staging.parent)
         checkpoint()
-        images = _live_rows(index_prefix, merged, gone, dim=base.dim)
-        checkpoint()
+        rows = sum(entry.rows - len(gone.rows_of(entry.number)) for entry in merged)
         staged = None
-        if images is not None:
+        if rows:
             make_directory(staging)
             author = Author(merge.fence, base.model_name, base.fingerprint, base.dim)
+            images = _live_rows(index_prefix, merged, gone, checkpoint, dim=base.dim)
             with NewGeneration(staging, None, author, ivf) as new:
-                entry = new.write_segment(images, job_id=merge.job_id, chunks=())
-            del images
+                entry = new.write_segment(images, rows=rows, job_id=merge.job_id, chunks=())
             # So that it need not be opened while queries wait for the new generation.
-            staged = open_segment(staging, entry, dim=base.dim)
+            staged = open_segment(staging, entry, Verification(staging), dim=base.dim)
         checkpoint()
         yield PreparedMerge(
             index_prefix,
@@ -185,23 +185,34 @@ def _require_fence(current: Manifest, merge: Merge) -> None:
 
 
 def _live_rows(
-    index_prefix: Path, entries: list[SegmentEntry], gone: Tombstones, *, dim: int
-) -> ImageTable | None:
-    """Return the rows of segments that count, in order; None when there are none."""
-    tables = []
+    index_prefix: Path,
+    entries: list[SegmentEntry],
+    gone: Tombstones,
+    checkpoint: Callable[[], None],
+    *,
+    dim: int,
+) -> Iterator[ImageTable]:
+    """Yield the rows of segments that count, in order, some thousand at a time."""
     for entry in entries:
-        images = read_images(require_intact(index_prefix, entry.parquet))
-        if (images.rows, images.dim) != (entry.rows, dim):
-            raise CorruptIndex(
-                f"Segment {entry.number} holds {images.rows} x {images.dim} but its manifest "
-                f"expects {entry.rows} x {dim}; restore it from a copy of the index."
-            )
         counts = np.ones(entry.rows, dtype=bool)
         counts[gone.rows_of(entry.number)] = False
-        tables.append(images if counts.all() else images.only(counts))
-    if sum(table.rows for table in tables) == 0:
-        return None
-    return ImageTable.concatenate(tables)
+        start = 0
+        for images in read_tables(require_intact(index_prefix, entry.parquet)):
+            end = start + images.rows
+            if end > entry.rows or images.dim != dim:
+                raise _other_size(entry, end, images.dim, expected_dim=dim)
+            yield images if counts[start:end].all() else images.only(counts[start:end])
+            checkpoint()
+            start = end
+        if start != entry.rows:
+            raise _other_size(entry, start, dim, expected_dim=dim)
+
+
+def _other_size(entry: SegmentEntry, rows: int, dim: int, *, expected_dim: int) -> CorruptIndex:
+    return CorruptIndex(
+        f"Segment {entry.number} holds {rows} x {dim} or more but its manifest expects "
+        f"{entry.rows} x {expected_dim}; restore it from a copy of the index."
+    )
 
 
 def _new_rows(entries: list[SegmentEntry], gone: Tombstones) -> dict[int, RowArray]:

@@ -34,7 +34,11 @@ def publish_commit(
         gone = current.tombstones if current else ()
         images = read_parts(index_prefix, commit.parts, dim=commit.dim)
         if images is not None:
-            segments += (new.write_segment(images, job_id=commit.job_id, chunks=commit.chunks),)
+            segments += (
+                new.write_segment(
+                    [images], rows=images.rows, job_id=commit.job_id, chunks=commit.chunks
+                ),
+            )
         if removed:
             gone += (new.write_tombstones(removed),)
         return new.publish(segments, gone)

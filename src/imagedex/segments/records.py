@@ -46,7 +46,7 @@ class SegmentEntry:
     generation: int  # That it came with: tells what a catalog that lags has not seen.
     rows: int
     parquet: FileEntry
-    faiss: FileEntry
+    faiss: FileEntry | None  # None for a small one, whose vectors are read into memory.
     job_id: str  # The job that made it, and the chunks of that job which it holds:
     chunks: tuple[int, ...]  # they let the catalog be reconciled after a crash.
     ivf: IvfEntry | None = None  # None where exact search is fast, or alone is right.
@@ -54,7 +54,8 @@ class SegmentEntry:
     @property
     def files(self) -> tuple[FileEntry, ...]:
         """All its files."""
-        return (self.parquet, self.faiss, *((self.ivf.file,) if self.ivf else ()))
+        made = (self.faiss, self.ivf.file if self.ivf else None)
+        return (self.parquet, *(file for file in made if file is not None))
 
 
 @dataclass(frozen=True, slots=True)

@@ -227,7 +227,9 @@ class SnapshotDirectory:
                 parquet=_place(
                     source, entry.parquet, index_prefix, layout.parquet_name(entry.number, fence)
                 ),
-                faiss=_place(
+                faiss=None
+                if entry.faiss is None
+                else _place(
                     source, entry.faiss, index_prefix, layout.faiss_name(entry.number, fence)
                 ),
                 ivf=None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +16,14 @@ from imagedex.core.errors import LeaseLost, StorageError, Superseded
 from imagedex.core.images import RowLocation
 from imagedex.core.times import utc_now
 from imagedex.segments import layout
-from imagedex.segments._faiss import FaissFile
+from imagedex.segments._faiss import FaissFile, write_flat
 from imagedex.segments._faiss_ivf import IvfFile
-from imagedex.segments._parquet import ImageTable, write_tombstones
+from imagedex.segments._parquet import (
+    ImageTable,
+    read_vectors,
+    write_tables,
+    write_tombstones,
+)
 from imagedex.segments.durable import (
     WriteContent,
     create_file,
@@ -78,9 +83,13 @@ class NewGeneration:
             self._discard()
 
     def write_segment(
-        self, images: ImageTable, *, job_id: str, chunks: tuple[int, ...]
+        self, images: Iterable[ImageTable], *, rows: int, job_id: str, chunks: tuple[int, ...]
     ) -> SegmentEntry:
-        """Write the files of a segment with these rows."""
+        """Write the files of a segment with the rows of all these tables, ``rows`` in all.
+
+        The tables are taken one by one, so that memory need not hold the segment. What is
+        searched is made from the Parquet file that was written, and so holds what it holds.
+        """
         author = self._author
         number = self._free_segment()
         metadata = {
@@ -92,20 +101,20 @@ class NewGeneration:
             "job_id": job_id,
             "chunks": ",".join(map(str, chunks)),
         }
-        faiss = FaissFile.build(images.vectors())
-        lists = self._inverted_lists(number, faiss)
+        parquet = self._create(
+            layout.parquet_name(number, author.fence),
+            lambda file: write_tables(file, images, metadata, dim=author.dim),
+        )
+        faiss = self._flat_file(number, parquet, rows)
         entry = SegmentEntry(
             number=number,
             generation=self.number,
-            rows=images.rows,
-            parquet=self._create(
-                layout.parquet_name(number, author.fence),
-                lambda file: images.write_to(file, metadata),
-            ),
-            faiss=self._create(layout.faiss_name(number, author.fence), faiss.write_to),
+            rows=rows,
+            parquet=parquet,
+            faiss=faiss,
             job_id=job_id,
             chunks=chunks,
-            ivf=lists,
+            ivf=self._inverted_lists(number, faiss, rows),
         )
         self._sync(layout.SEGMENTS)
         return entry
@@ -122,7 +131,9 @@ class NewGeneration:
             number=number,
             generation=self.number,
             parquet=self._link(other, entry.parquet, layout.parquet_name(number, fence)),
-            faiss=self._link(other, entry.faiss, layout.faiss_name(number, fence)),
+            faiss=None
+            if entry.faiss is None
+            else self._link(other, entry.faiss, layout.faiss_name(number, fence)),
             ivf=None
             if entry.ivf is None
             else replace(
@@ -196,12 +207,22 @@ class NewGeneration:
         self._make_current(Pointer(manifest=name, sha256=hashlib.sha256(data).hexdigest()))
         return manifest
 
-    def _inverted_lists(self, number: int, flat: FaissFile) -> IvfEntry | None:
-        """Write the inverted lists of a large segment, if they are good enough."""
-        rows = len(flat.vectors())
-        if rows < self._ivf.min_rows:
+    def _flat_file(self, number: int, parquet: FileEntry, rows: int) -> FileEntry | None:
+        """Write the vectors as they are searched, of a segment that is not small."""
+        if rows < min(self._ivf.flat_min_rows, self._ivf.min_rows):
             return None
-        lists = IvfFile.build(flat.vectors())
+        vectors = read_vectors(self._index_prefix / parquet.name)
+        return self._create(
+            layout.faiss_name(number, self._author.fence),
+            lambda file: write_flat(file, vectors, rows=rows, dim=self._author.dim),
+        )
+
+    def _inverted_lists(self, number: int, faiss: FileEntry | None, rows: int) -> IvfEntry | None:
+        """Write the inverted lists of a large segment, if they are good enough."""
+        if faiss is None or rows < self._ivf.min_rows:
+            return None
+        flat = FaissFile.open(self._index_prefix / faiss.name, rows=rows, dim=self._author.dim)
+        lists = IvfFile.build(flat)
         tuning = tune(lists, flat, ks=_TUNED_FOR, recall=self._ivf.min_recall)
         if not tuning.depths:
             _log.warning(

@@ -25,12 +25,13 @@ from support.snapshots import (
     die_in_keeping,
     keep,
 )
+from support.structures import files_with_faiss
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> DirectoryIndexFiles:
     """An index with three generations and tombstones, and a snapshot of the third."""
-    files = DirectoryIndexFiles(tmp_path / "index")
+    files = files_with_faiss(tmp_path / "index")
     commit_steps(files, 3)
     keep(tmp_path)
     return files

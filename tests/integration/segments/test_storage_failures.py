@@ -31,6 +31,7 @@ from support.committing import (
     images_after,
     step_of,
 )
+from support.structures import faiss_of, files_with_faiss
 
 
 def test_each_single_file_operation_of_a_commit_may_fail(
@@ -38,7 +39,7 @@ def test_each_single_file_operation_of_a_commit_may_fail(
 ) -> None:
     template = tmp_path / "template"
     for step in (1, 2):
-        commit_step(DirectoryIndexFiles(template), step)
+        commit_step(files_with_faiss(template), step)
     _, reports = start_process(fail_at_each_file_operation, template, tmp_path / "scratch")
     assert reports.recv() > 20
 
@@ -48,7 +49,7 @@ def test_each_single_file_operation_of_a_merge_may_fail(
 ) -> None:
     template = tmp_path / "template"
     for step in (1, 2, 3):
-        commit_step(DirectoryIndexFiles(template), step)
+        commit_step(files_with_faiss(template), step)
     _, reports = start_process(fail_while_merging, template, tmp_path / "scratch")
     assert reports.recv() > 20
 
@@ -66,7 +67,7 @@ def test_files_that_may_not_grow_fail_the_commit_and_no_more(
 
 
 def test_a_full_disk_fails_the_commit_and_space_lets_it_go_on(small_disk: Path) -> None:
-    files = DirectoryIndexFiles(small_disk / "index")
+    files = files_with_faiss(small_disk / "index")
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(100_000))
     with pytest.raises(StorageError, match="free some space"):
@@ -84,14 +85,14 @@ def test_a_full_disk_fails_the_commit_and_space_lets_it_go_on(small_disk: Path) 
 
 
 def test_on_a_full_disk_mending_fails_and_leaves_what_there_was(small_disk: Path) -> None:
-    files = DirectoryIndexFiles(small_disk / "index")
+    files = files_with_faiss(small_disk / "index")
     commit_steps(files, 2)
     images = {f"/{i}": vector for i, vector in enumerate(unit_vectors(1000, DIM))}
     publish_images(files, images)
     before = files.current()
     assert before is not None
     big = before.segments[-1]
-    (files.index_prefix / big.faiss.name).unlink()
+    (files.index_prefix / faiss_of(big).name).unlink()
     ballast = small_disk / "ballast"
     with pytest.raises(OSError, match="No space"):
         ballast.write_bytes(bytes(256_000))

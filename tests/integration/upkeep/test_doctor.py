@@ -20,6 +20,7 @@ from imagedex.upkeep import Diagnosis, Doctor
 from support.controller import Controller
 from support.damage import DAMAGES
 from support.forging import forge
+from support.structures import faiss_of
 
 
 def _examine(controller: Controller) -> Diagnosis:
@@ -87,7 +88,7 @@ def test_each_damaged_or_missing_file_is_found_and_named(
     manifest = _current(controller)
     name = {
         "parquet": manifest.segments[0].parquet.name,
-        "faiss": manifest.segments[0].faiss.name,
+        "faiss": faiss_of(manifest.segments[0]).name,
         "tombstones": manifest.tombstones[0].file.name,
     }[kind]
     damage(controller.prefix / name)
@@ -120,7 +121,7 @@ def test_a_search_structure_of_other_vectors_is_found_though_its_checksum_is_rig
 ) -> None:
     manifest = _current(controller)
     entry = manifest.segments[0]
-    forge(controller.prefix, entry.faiss)
+    forge(controller.prefix, faiss_of(entry))
     (finding,) = _examine(controller).findings
     assert finding.kind is FindingKind.ALIGNMENT
     assert f"row {entry.rows - 1}" in finding.message

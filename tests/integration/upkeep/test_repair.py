@@ -20,6 +20,7 @@ from support.controller import Controller
 from support.damage import DAMAGES, cut, delete
 from support.forging import forge
 from support.repairing import die_in_repair, surgery_of
+from support.structures import faiss_of
 
 NAMES = ["black.png", "blue.png", "green.png", "red.png", "white.png", "yellow.png"]
 
@@ -121,14 +122,14 @@ def test_a_search_structure_is_made_again_in_its_place(
 ) -> None:
     controller.close()
     manifest = _current(tmp_path)
-    path = controller.prefix / manifest.segments[0].faiss.name
+    path = controller.prefix / faiss_of(manifest.segments[0]).name
     whole = path.read_bytes()
     reader = DirectoryIndexFiles(controller.prefix).open(manifest, None)
     query = unit_vectors(1, manifest.dim)[0]
     hits = found_hits(reader, query, 6)
     damage(path)
     (action, *_) = _repair(tmp_path)
-    assert manifest.segments[0].faiss.name in action
+    assert faiss_of(manifest.segments[0]).name in action
     assert path.read_bytes() == whole
     assert _current(tmp_path) == manifest
     assert _kinds(tmp_path) == []
@@ -141,7 +142,7 @@ def test_a_search_structure_that_comes_out_otherwise_is_published_under_a_new_na
 ) -> None:
     controller.close()
     manifest = _current(tmp_path)
-    forge(controller.prefix, manifest.segments[0].faiss)
+    forge(controller.prefix, faiss_of(manifest.segments[0]))
     assert _kinds(tmp_path) == [FindingKind.ALIGNMENT]
     actions = _repair(tmp_path)
     after = _current(tmp_path)
@@ -272,7 +273,7 @@ def test_a_repair_that_is_killed_before_any_change_of_a_file_can_be_repeated(
     assert manifest is not None
     images = live_locations(files, manifest).keys()
     # All at once: a forged structure, a newest generation that is lost, and no database.
-    forge(template, manifest.segments[0].faiss)
+    forge(template, faiss_of(manifest.segments[0]))
     cut(template / "CURRENT")
     number, is_sprung = 0, True
     while is_sprung:

@@ -18,6 +18,7 @@ from imagedex.testing.index_files import (
     publish_images,
     unit_vectors,
 )
+from support.structures import faiss_of, files_with_faiss
 
 _DIM = 8
 _VECTORS = unit_vectors(6, _DIM)
@@ -26,7 +27,7 @@ _IMAGES = {f"/{i}": vector for i, vector in enumerate(_VECTORS)}
 
 @pytest.fixture
 def files(tmp_path: Path) -> DirectoryIndexFiles:
-    files = DirectoryIndexFiles(tmp_path / "index")
+    files = files_with_faiss(tmp_path / "index")
     publish_images(files, _IMAGES | {"/gone": _VECTORS[0]})
     publish_images(files, {}, gone=["/gone"])
     return files
@@ -100,7 +101,7 @@ def test_a_damaged_faiss_file_is_made_good_from_the_parquet_file(
 ) -> None:
     manifest = _current(files)
     assert callable(damage)
-    damage(files.index_prefix / manifest.segments[0].faiss.name)
+    damage(files.index_prefix / faiss_of(manifest.segments[0]).name)
     with capture_logs() as logs:
         generation = files.open(manifest, None)
     assert [entry["event"] for entry in logs] == ["faiss_file_rebuilt_in_memory"]
@@ -115,7 +116,7 @@ def test_a_faiss_file_of_another_kind_is_not_searched(tmp_path: Path) -> None:
     index = faiss.IndexFlatL2(_DIM)
     index.add(_VECTORS)
     faiss.write_index(index, str(path))
-    with pytest.raises(CorruptIndex, match="IndexFlatL2 of 6 x 8"):
+    with pytest.raises(CorruptIndex, match="is not an IndexFlatIP of 6 x 8"):
         FaissFile.open(path, rows=6, dim=_DIM)
 
 

@@ -225,7 +225,7 @@ class _Lists:
     def __init__(self) -> None:
         self.vectors = clustered_vectors(self.rows, self.dim)
         flat = FaissFile.build(self.vectors)
-        self.ivf = IvfFile.build(self.vectors)
+        self.ivf = IvfFile.build(flat)
         tuning = tune(self.ivf, flat, ks=(10, 100), recall=0.99)
         assert tuning.depths
         self.exact = ExactSearch(flat)

@@ -18,6 +18,7 @@ from imagedex.testing.index_files import (
     publish_images,
     unit_vectors,
 )
+from support.structures import faiss_of, files_with_faiss
 
 _DIM = 24
 
@@ -159,7 +160,7 @@ def test_an_index_that_never_had_an_image_finds_nothing(tmp_path: Path) -> None:
 
 
 def test_open_shares_the_segments_of_the_previous_generation(tmp_path: Path) -> None:
-    files = DirectoryIndexFiles(tmp_path)
+    files = files_with_faiss(tmp_path)
     images = _publish_in_segments(files, unit_vectors(20, _DIM), [20])
     first = files.current()
     assert first is not None
@@ -168,7 +169,7 @@ def test_open_shares_the_segments_of_the_previous_generation(tmp_path: Path) -> 
     second = publish_images(files, extra, chunk=1)
     # Without its files the first segment can only come from the previous generation.
     (tmp_path / second.segments[0].parquet.name).unlink()
-    (tmp_path / second.segments[0].faiss.name).unlink()
+    (tmp_path / faiss_of(second.segments[0]).name).unlink()
     new = files.open(second, old)
     assert new.segment(second.segments[0]) is old.segment(first.segments[0])
     query = unit_vectors(1, _DIM, seed=4)[0]

@@ -52,7 +52,7 @@ def flat() -> FaissFile:
 
 @pytest.fixture(scope="module")
 def lists(flat: FaissFile) -> IvfFile:
-    return IvfFile.build(flat.vectors())
+    return IvfFile.build(flat)
 
 
 def _search(lists: IvfFile, flat: FaissFile) -> ApproximateSearch:
@@ -89,7 +89,7 @@ def test_vectors_without_neighbours_get_no_depth() -> None:
     vectors = np.random.default_rng(0).standard_normal((5000, 256)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     flat = FaissFile.build(vectors)
-    tuning = tune(IvfFile.build(vectors), flat, ks=(10, 100), recall=0.99)
+    tuning = tune(IvfFile.build(flat), flat, ks=(10, 100), recall=0.99)
     assert tuning.depths == ()
     assert 0 < tuning.recall < 0.99
 

@@ -68,8 +68,8 @@ def test_what_a_merge_says_of_itself_is_written_where_it_does() -> None:
 
 
 def test_a_manifest_of_a_later_version_asks_for_a_later_release() -> None:
-    document = json.loads(encode_manifest(_MANIFEST)) | {"version": 3, "new": True}
-    with pytest.raises(CorruptIndex, match=r"version 3 .* use the release that wrote it"):
+    document = json.loads(encode_manifest(_MANIFEST)) | {"version": 4, "new": True}
+    with pytest.raises(CorruptIndex, match=r"version 4 .* use the release that wrote it"):
         decode_manifest(json.dumps(document).encode(), _NAME)
 
 
@@ -81,12 +81,22 @@ def test_a_manifest_of_the_first_version_has_no_inverted_lists() -> None:
     assert [segment.ivf for segment in manifest.segments] == [None, None]
 
 
+def test_a_segment_without_a_faiss_file_is_read_as_it_was_written() -> None:
+    small = replace(_MANIFEST.segments[0], faiss=None)
+    manifest = replace(_MANIFEST, segments=(small, _MANIFEST.segments[1]))
+    assert decode_manifest(encode_manifest(manifest), _NAME) == manifest
+
+
 def _set(**values: object) -> Callable[[dict[str, Any]], None]:
     return lambda document: document.update(values)
 
 
 def _set_segment(**values: object) -> Callable[[dict[str, Any]], None]:
     return lambda document: document["segments"][0].update(values)
+
+
+def _set_second(**values: object) -> Callable[[dict[str, Any]], None]:
+    return lambda document: document["segments"][1].update(values)
 
 
 def _set_ivf(**values: object) -> Callable[[dict[str, Any]], None]:
@@ -109,6 +119,7 @@ _DEPTH = {"k": 10, "probes": 8, "candidates": 100, "recall": 0.995}
         (_set_ivf(depths=[_DEPTH | {"recall": 1.5}]), "no depth of a search"),
         (_set_ivf(depths=[_DEPTH | {"candidates": 9}]), "no depth of a search"),
         (_set_ivf(file={"name": "segments/00000001-1.ivf", "bytes": 1, "sha256": "d" * 64}), "ivf"),
+        (_set_second(faiss=None), "inverted lists, but no vectors"),
         (_set(extra=1), "unknown members"),
         (_set(generation=True), "'generation'"),
         (_set(generation=5), "describes generation 5"),
