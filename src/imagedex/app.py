@@ -13,12 +13,14 @@ import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import structlog
 
 from imagedex.access import KeyService, SqlKeyStore
 from imagedex.catalog import Catalog, SqlCatalog
 from imagedex.core.errors import ImagedexError, ModelNotInstalled, NotFound
+from imagedex.core.fingerprints import ModelIdentity
 from imagedex.database import Database, HomeLock, prepare_home
 from imagedex.embedding import EmbeddingModel, EncodedTexts, TextEncoder, VectorSpace
 from imagedex.embedding.runtimes import Precision
@@ -31,6 +33,7 @@ from imagedex.indexing import (
     IndexTurns,
     MergePolicy,
     Merger,
+    ModelChanger,
     Publisher,
     RemovalRules,
     WorkerSetup,
@@ -50,8 +53,8 @@ from imagedex.jobs import (
     SqlJobStore,
 )
 from imagedex.legacy import ImportFlow, LegacyService
-from imagedex.models import ModelStore, absent_model, find_model
-from imagedex.search import QueryAnswer, QueryService
+from imagedex.models import IndexModels, ModelStore, absent_model, find_model
+from imagedex.search import QueryAnswer, QueryService, QueryServices
 from imagedex.segments import (
     DirectoryIndexFiles,
     IndexFiles,
@@ -99,16 +102,12 @@ class Application:
         # One object for each index, since it remembers the manifest that it has read.
         ivf = IvfPolicy(settings.search.ivf_min_rows, settings.search.min_recall)
         files_of = lru_cache(maxsize=_MAX_OPEN_INDEXES)(partial(DirectoryIndexFiles, ivf=ivf))
-        encoder = _LazyTextEncoder(self.model, threads=_search_threads(settings))
-        self._queries = QueryService(
-            files_of=files_of,
-            encoder=encoder,
-            model_name=self.model.name,
-            fingerprint=self.model.fingerprint,
-            dim=self.model.dim,
-            cache_entries=settings.search.cache_entries,
-        )
         self._files_of = files_of
+        self._models = IndexModels(self.model, partial(_model_or_its_description, settings))
+        self._encoders = _TextEncoders(threads=_search_threads(settings))
+        self._queries = QueryServices(
+            files_of=files_of, model_of=self._models.of, make=self._query_service
+        )
         self._turns = IndexTurns()
         self._publisher = self._publisher_of(self.model, self._queries.refresh)
         limits = decode_limits(settings)
@@ -127,6 +126,7 @@ class Application:
             jobs=self._jobs,
             engine=self._engine,
             model=self.model,
+            find_model=self._models.named,
             image_roots=self._image_roots,
             locations=self._locations,
             files_of=files_of,
@@ -138,13 +138,30 @@ class Application:
             locations=self._locations,
             files_of=files_of,
             space_of=partial(stored_space, settings),
-            encoder=encoder,
+            encoder_of=lambda prefix: self._encoders.of(self._model_of(prefix)),
             ask=lambda text, top_k, prefix: self.query(text, top_k=top_k, index_prefix=prefix),
         )
         self._warming: threading.Thread | None = None
         self._scheduler = Scheduler(self._jobs, self._schedules())
         admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
         self.keys = KeyService(SqlKeyStore(self._database), admin_key=admin_key)
+
+    def _query_service(self, model: EmbeddingModel) -> QueryService:
+        return QueryService(
+            files_of=self._files_of,
+            encoder=self._encoders.of(model),
+            model_name=model.name,
+            fingerprint=model.fingerprint,
+            dim=model.dim,
+            cache_entries=self.settings.search.cache_entries,
+        )
+
+    def _model_of(self, index_prefix: Path) -> EmbeddingModel:
+        """Return the model of an index; that of the settings for one that is new."""
+        manifest = self._files_of(index_prefix).current()
+        if manifest is None:
+            return self._models.of(None)
+        return self._models.of(ModelIdentity(manifest.model_name, manifest.fingerprint))
 
     def _publisher_of(
         self, space: VectorSpace, on_published: Callable[[Path], object]
@@ -171,11 +188,6 @@ class Application:
             on_published=self._refresh_if_served,
         )
 
-    def _publisher_of_imports(self, space: VectorSpace) -> Publisher:
-        # They can be of another model than this process serves; then it has nothing to refresh.
-        is_served = space.fingerprint == self.model.fingerprint
-        return self._publisher_of(space, self._refresh_if_served if is_served else _pass_over)
-
     def _make_runner(
         self, limits: DecodeLimits, files_of: Callable[[Path], IndexFiles]
     ) -> JobRunner:
@@ -187,6 +199,12 @@ class Application:
             self._jobs,
             MergePolicy(max_deltas=settings.max_deltas, rebuild_share=settings.rebuild_share),
         )
+        setup = WorkerSetup(
+            model=self.model,
+            image_roots=self._image_roots,
+            limits=limits,
+            batch_images=settings.batch_images,
+        )
         flow = IndexFlow(
             database=self._database,
             catalog=self._catalog,
@@ -194,12 +212,8 @@ class Application:
             engine=self._engine,
             publisher=self._publisher,
             merger=merger,
-            setup=WorkerSetup(
-                model=self.model,
-                image_roots=self._image_roots,
-                limits=limits,
-                batch_images=settings.batch_images,
-            ),
+            setup=setup,
+            model_of=self._model_of,
             chunk_images=settings.chunk_images,
             commit_images=settings.commit_images,
             commit_seconds=settings.commit_seconds,
@@ -210,12 +224,28 @@ class Application:
             ),
             settle_seconds=settings.settle_seconds,
         )
+        changer = ModelChanger(
+            database=self._database,
+            catalog=self._catalog,
+            jobs=self._jobs,
+            engine=self._engine,
+            publisher=publisher_of_any,
+            turns=self._turns,
+            setup=setup,
+            files_of=files_of,
+            find=self._models.named,
+            warm=self._queries.warm,
+            cool=self._queries.cool,
+            on_published=self._refresh_if_served,
+            chunk_images=settings.chunk_images,
+            max_share=settings.removal_share,
+        )
         import_flow = ImportFlow(
             catalog=self._catalog,
             jobs=self._jobs,
             files_of=self._files_of,
             publisher=publisher_of_any,
-            publisher_of=self._publisher_of_imports,
+            publisher_of=lambda space: self._publisher_of(space, self._refresh_if_served),
             merger=merger,
             image_roots=self._image_roots,
             limits=limits,
@@ -228,6 +258,7 @@ class Application:
             JobKind.FULL: flow.run,
             JobKind.INCREMENTAL: flow.run,
             JobKind.REBUILD: merger.rebuild,
+            JobKind.CHANGE_MODEL: changer.run,
             JobKind.IMPORT: import_flow.run,
             JobKind.SNAPSHOT: self.snapshots.run_snapshot,
             JobKind.RESTORE: self.snapshots.run_restore,
@@ -333,10 +364,14 @@ class Application:
     def finish_upkeep(self) -> None:
         """Wait for the rebuilds that this process has begun or is about to; not for one that fails.
 
+        Nor for a change of model, which can take hours: it goes on with the next process.
+
         For a process that ends after its job, so that they are not put off each time.
         """
         while any(
-            job.kind.lane is Lane.UPKEEP and job.error is None
+            job.kind.lane is Lane.UPKEEP
+            and job.kind is not JobKind.CHANGE_MODEL
+            and job.error is None
             for index in self._catalog.list_indexes()
             for job in map(self._jobs.get, self._jobs.active_job_ids(index.index_id))
         ):
@@ -394,10 +429,6 @@ class Application:
             self._require_new(prefix)
 
 
-def _pass_over(_index_prefix: Path) -> None:
-    """Do nothing about a generation that this process cannot serve."""
-
-
 def _outcome(name: str, check: Callable[[], object]) -> str:
     try:
         check()
@@ -427,6 +458,23 @@ class _LazyTextEncoder:
                     self._encoder = self._model.load_text_encoder(threads=self._threads)
                 encoder = self._encoder
         return encoder.encode_texts(texts)
+
+
+class _TextEncoders:
+    """The text encoders in use, one for each model; one that nobody uses is let go."""
+
+    def __init__(self, *, threads: int) -> None:
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._encoders: WeakValueDictionary[str, _LazyTextEncoder] = WeakValueDictionary()
+
+    def of(self, model: EmbeddingModel) -> TextEncoder:
+        with self._lock:
+            encoder = self._encoders.get(model.fingerprint)
+            if encoder is None:
+                encoder = _LazyTextEncoder(model, threads=self._threads)
+                self._encoders[model.fingerprint] = encoder
+            return encoder
 
 
 def _search_threads(settings: Settings) -> int:

@@ -47,7 +47,9 @@ def make_index(index_prefix: Path, model: EmbeddingModel, count: int) -> None:
         for number in range(count)
     )
     files = DirectoryIndexFiles(index_prefix)
-    part = files.write_part("idx_20250101_000000_0000", 0, 1, Part(facts, vectors))
+    part = files.write_part(
+        "idx_20250101_000000_0000", 0, 1, Part(facts, vectors, model.fingerprint)
+    )
     files.commit(
         Commit(
             expected_generation=0,

@@ -94,6 +94,15 @@ class QueryService:
         serving = self._live_index(index_prefix).refresh()
         return 0 if serving is None else serving.generation.manifest.generation
 
+    def forget(self, index_prefix: Path) -> None:
+        """Let go of what is open of an index, which another service has taken over."""
+        with self._live_lock:
+            self._live.pop(index_prefix, None)
+
+    def warm(self) -> None:
+        """Encode a text, so that no query waits for the model to be loaded. Raises ModelError."""
+        self._encode([_CHECK_TEXT])
+
     def check(self, index_prefix: Path) -> int:
         """Encode a text and search with it, past all caches; return the generation searched.
 

@@ -126,7 +126,7 @@ def prepare_merge(
     gone = tombstones.of(base.tombstones)
     staging = index_prefix / layout.staging_name(merge.job_id, merge.fence)
     try:
-        _remove_staging(staging.parent)
+        remove_staging(staging.parent)
         checkpoint()
         images = _live_rows(index_prefix, merged, gone, dim=base.dim)
         checkpoint()
@@ -156,7 +156,7 @@ def prepare_merge(
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _remove_staging(directory: Path) -> None:
+def remove_staging(directory: Path) -> None:
     """Delete what an earlier run of the same job has built; an owner that was replaced is told."""
     with storage_errors("tidy up", directory):
         for path in directory.glob("merge-*"):
