@@ -54,7 +54,14 @@ from imagedex.jobs import (
 )
 from imagedex.legacy import ImportFlow, LegacyService
 from imagedex.models import IndexModels, ModelStore, absent_model, find_model
-from imagedex.search import QueryAnswer, QueryService, QueryServices
+from imagedex.search import (
+    PictureReader,
+    PictureTerm,
+    Query,
+    QueryAnswer,
+    QueryService,
+    QueryServices,
+)
 from imagedex.segments import (
     DirectoryIndexFiles,
     IndexFiles,
@@ -120,6 +127,7 @@ class Application:
             snapshots_of=self._snapshots_of,
             kept=settings.snapshots.keep,
         )
+        self._pictures = _PictureReaders(limits=limits, threads=_search_threads(settings))
         self._runner = self._make_runner(limits, files_of)
         self.indexing = IndexingService(
             catalog=self._catalog,
@@ -383,6 +391,7 @@ class Application:
         self._runner.close()
         self._engine.close()
         self._thumbnails.close()
+        self._pictures.close()
         if self._warming is not None:
             # Not before the jobs: loading a large model, or a share that hangs, must not keep
             # them running.
@@ -391,12 +400,23 @@ class Application:
         self._home_lock.release()
 
     def query(self, text: str, *, top_k: int = 10, index_prefix: str | None = None) -> QueryAnswer:
-        """Answer a text query from the current generation of an index."""
+        """Answer the plainest query: one text, the first page."""
+        return self.search(Query.of_text(text, top_k), index_prefix=index_prefix)
+
+    def search(
+        self, query: Query, *, cursor: str | None = None, index_prefix: str | None = None
+    ) -> QueryAnswer:
+        """Answer a query from the current generation of an index, or give its next page."""
         prefix = self._locations.resolve(index_prefix)
-        answer = self._queries.query(prefix, text, top_k)
+        answer = self._queries.answer(prefix, query, cursor)
         if answer.generation == 0:
             self._require_new(prefix)
         return answer
+
+    def read_picture(self, data: bytes, *, index_prefix: str | None = None) -> PictureTerm:
+        """Return what stands for a picture in a query to an index, given its file's bytes."""
+        model = self._model_of(self._locations.resolve(index_prefix))
+        return self._pictures.of(model).read(data)
 
     def _require_new(self, index_prefix: Path) -> None:
         """Raise StorageError when an index that holds nothing is known to have held something."""
@@ -475,6 +495,29 @@ class _TextEncoders:
                 encoder = _LazyTextEncoder(model, threads=self._threads)
                 self._encoders[model.fingerprint] = encoder
             return encoder
+
+
+class _PictureReaders:
+    """What reads pictures for queries: one for each model that an index was asked in."""
+
+    def __init__(self, *, limits: DecodeLimits, threads: int) -> None:
+        self._limits = limits
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._readers: dict[str, PictureReader] = {}
+
+    def of(self, model: EmbeddingModel) -> PictureReader:
+        with self._lock:
+            reader = self._readers.get(model.fingerprint)
+            if reader is None:
+                reader = PictureReader(model, limits=self._limits, threads=self._threads)
+                self._readers[model.fingerprint] = reader
+            return reader
+
+    def close(self) -> None:
+        with self._lock:
+            for reader in self._readers.values():
+                reader.close()
 
 
 def _search_threads(settings: Settings) -> int:

@@ -181,3 +181,44 @@ def test_as_a_process_of_its_own_a_command_writes_pure_json_and_leaves_the_home_
     assert commands.json("index", photos)["status"] == "completed"
     assert "IMAGEDEX_IMAGE_ROOTS" in commands.fail("index", photos.parent)
     assert not Path(commands.environment["IMAGEDEX_HOME"]).exists()
+
+
+def test_a_search_is_narrowed_composed_paged_and_done_by_a_picture(
+    commands: Commands, photos: Path, tmp_path: Path
+) -> None:
+    def found(*options: str | Path) -> list[str]:
+        document = commands.json("search", *options)
+        return [Path(result["image_path"]).name for result in document["results"]]
+
+    everything = found("coloured shapes", "-k", "50")
+    assert found("coloured shapes", "--path", photos, "-k", "50") == everything
+    assert found("coloured shapes", "--path", photos / "nowhere") == []
+    assert "No image matches." in commands.run("search", "x", "--glob", "*.tiff").stderr
+    assert found("coloured shapes", "--after", "2100-01-01") == []
+    assert found("coloured shapes", "--before", "2100-01-01", "-k", "50") == everything
+    assert found("coloured shapes", "--min-score", "1") == []
+
+    document = commands.json("search", "coloured shapes", "-k", "4")
+    rest = found("coloured shapes", "-k", "4", "--cursor", document["next_cursor"])
+    assert everything == [Path(r["image_path"]).name for r in document["results"]] + rest
+
+    first = document["results"][0]
+    like = commands.json("search", "--like", first["image_id"], "-k", "50")["results"]
+    assert first["image_path"] not in [result["image_path"] for result in like]
+    assert len(like) == GOOD - 1
+    by_file = commands.json("search", "--like", first["image_path"], "-k", "1")["results"]
+    assert by_file[0]["score"] == pytest.approx(1.0, abs=1e-5)
+    assert len(found("shapes", "--not", "red", "--like", first["image_id"])) == GOOD - 1
+
+    # One of the images is there twice, under another name.
+    header, *rows = commands.run(
+        "search", "coloured shapes", "-k", "50", "--distinct"
+    ).stdout.splitlines()
+    assert header == "rank\tscore\timages\tpath"
+    assert sum(int(row.split("\t")[2]) for row in rows) == GOOD
+    assert len(rows) < GOOD
+
+    (tmp_path / "letter.jpg").write_text("Dear Sir or Madam,")
+    assert "not_an_image" in commands.fail("search", "--like", str(tmp_path / "letter.jpg"))
+    assert "neither the id" in commands.fail("search", "--like", str(tmp_path / "nothing"))
+    assert "nothing to look for" in commands.run("search", code=2).stderr

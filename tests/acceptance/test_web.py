@@ -196,6 +196,24 @@ def test_a_new_search_replaces_the_results_and_gives_the_old_blobs_back(
     watched.faults = [fault for fault in watched.faults if "ERR_FILE_NOT_FOUND" not in fault]
 
 
+def test_more_like_this_shows_the_images_most_like_a_result_and_not_itself(
+    indexed: ServerProcess, open_page: OpenPage
+) -> None:
+    page = open_page(indexed, key=ADMIN_KEY).page
+    search(page, "a red circle")
+    with indexed.client() as client:
+        body = {"text": "a red circle", "top_k": 1}
+        best = client.post("/api/v1/query", json=body).json()["results"][0]
+        body = {"image_id": best["image_id"], "top_k": 24}
+        like = client.post("/api/v1/query", json=body).json()["results"]
+    page.get_by_role("button", name=f"More like {best['image_path']}").click()
+    for item, result in zip(results(page).all(), like, strict=False):
+        expect(item.locator(".score")).to_have_text(f"score {result['score']:.3f}")
+    titles = [item.get_attribute("title") for item in results(page).all()]
+    assert titles == [result["image_path"] for result in like]
+    assert best["image_path"] not in titles
+
+
 def test_a_hostile_file_name_is_shown_as_text_and_runs_nothing(
     indexed: ServerProcess, photos: Path, open_page: OpenPage
 ) -> None:
@@ -206,7 +224,7 @@ def test_a_hostile_file_name_is_shown_as_text_and_runs_nothing(
     expect(hostile).to_have_count(1)
     expect(hostile.locator(".name")).to_have_text(HOSTILE_NAME)
     expect(page.locator("img[src='x']")).to_have_count(0)
-    hostile.get_by_role("button").click()
+    hostile.get_by_role("button", name="Show large").click()
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_role("img")).to_be_visible()
     expect(dialog.locator("p")).to_have_text(str(photos / HOSTILE_NAME))
@@ -347,12 +365,12 @@ def test_everything_can_be_done_by_keyboard(indexed: ServerProcess, open_page: O
     expect(results(page)).to_have_count(24)
     for _ in range(3):  # Number of results, the button, the first result.
         keyboard.press("Tab")
-    expect(results(page).first.get_by_role("button")).to_be_focused()
+    expect(results(page).first.get_by_role("button", name="Show large")).to_be_focused()
     keyboard.press("Enter")
     expect(page.get_by_role("dialog").get_by_role("img")).to_be_visible()
     keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
-    expect(results(page).first.get_by_role("button")).to_be_focused()
+    expect(results(page).first.get_by_role("button", name="Show large")).to_be_focused()
 
 
 def test_a_phone_shows_everything_without_scrolling_sideways(

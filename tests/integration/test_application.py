@@ -3,6 +3,7 @@
 import threading
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,12 @@ from imagedex.core.errors import (
     ModelNotInstalled,
     StorageError,
 )
+from imagedex.core.ids import image_id_of
 from imagedex.embedding import TextEncoder
 from imagedex.embedding.bundled import BundledModel
 from imagedex.embedding.runtimes import Precision
 from imagedex.models import ModelStore, absent_model, find_model
+from imagedex.search import Query
 from imagedex.settings import load_settings
 from support.tiny_models import write_tiny_clip
 from support.vectors import make_index
@@ -174,6 +177,14 @@ def test_a_text_query_without_its_model_is_answered_503_with_the_command(old_hom
         with pytest.raises(ServerProblem, match="imagedex models pull clip-ViT-L-14") as caught:
             client.query("a dog")
         assert caught.value.status == 503
+        # An image is asked with by its vector, which needs no model; a picture has none yet.
+        image_id = image_id_of("/photos/000/picture-000007.jpg")
+        answer = client.query(image_id=image_id, top_k=29)
+        assert len(answer.results) == 29
+        assert image_id not in [result.image_id for result in answer.results]
+        with pytest.raises(ServerProblem, match="imagedex models pull clip-ViT-L-14") as caught:
+            client.query_picture(b"no picture")
+        assert caught.value.status == 503
 
 
 def test_a_job_without_its_model_fails_with_the_command(old_home: Path) -> None:
@@ -185,3 +196,17 @@ def test_a_job_without_its_model_fails_with_the_command(old_home: Path) -> None:
         state = client.wait(client.trigger(str(photos)).job_id)
         assert state.status == "failed"
         assert "imagedex models pull clip-ViT-L-14" in (state.error or "")
+
+
+def test_a_picture_is_read_for_the_model_that_the_index_has(home: Path, tmp_path: Path) -> None:
+    settings = load_settings(home=home, model=str(write_tiny_clip(tmp_path / "tiny")))
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "red.png")
+    data = (tmp_path / "red.png").read_bytes()
+    with closing(build_application(settings, run_jobs=False)) as application:
+        application.start()
+        picture = application.read_picture(data)
+        assert picture.fingerprint == BundledModel().fingerprint
+        assert len(application.search(Query((picture,), 3)).results) == 3
+        other = replace(picture, fingerprint="other")
+        with pytest.raises(FingerprintMismatch, match="send it again"):
+            application.search(Query((other,), 3))

@@ -84,6 +84,8 @@ def gated_calls(photos: Path) -> list[Call]:
     image = image_id_of(f"{photos}/0.jpg")
     return [
         Call("POST", "/api/v1/query", "/api/v1/query", query, {"text": "a dog"}),
+        # Any bytes are a picture to the application in memory.
+        Call("POST", "/api/v1/query/image", "/api/v1/query/image", query, {}),
         Call(
             "POST",
             "/api/v1/index/trigger",

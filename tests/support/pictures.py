@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -54,25 +55,34 @@ def vary_pictures(sources: Path, folder: Path, count: int, *, seed: int = 0) -> 
 
 
 def draw_photos(folder: Path, count: int, *, distinct: int = 12, seed: int = 0) -> list[Path]:
-    """Make ``count`` JPEGs of 12 megapixels and 3 to 4 MB, as a camera's, under different names.
+    """Make ``count`` JPEGs of 12 megapixels and 3 to 4 MB, as a camera's, all different files.
 
-    Only ``distinct`` of them differ; the others are further links to the same files.
+    Only ``distinct`` pictures are shown; a comment in each file says which one it is, so that
+    none is taken for a copy of another, whose vector is known.
     """
     folder.mkdir(parents=True, exist_ok=True)
     chance = np.random.default_rng(seed)
+    pictures: list[bytes] = []
     paths: list[Path] = []
     for number in range(count):
-        path = folder / f"photo-{number:05d}.jpg"
         if number < distinct:
             coarse = Image.fromarray(chance.integers(0, 256, (30, 40, 3), dtype=np.uint8))
             picture = np.asarray(coarse.resize((4000, 3000), Image.Resampling.BICUBIC))
             grain = chance.integers(-12, 13, (3000, 4000, 1), dtype=np.int16)
             grained = np.clip(picture + grain, 0, 255).astype(np.uint8)
-            Image.fromarray(grained).save(path, quality=85)
-        else:
-            path.hardlink_to(paths[number % distinct])
+            encoded = BytesIO()
+            Image.fromarray(grained).save(encoded, "JPEG", quality=85)
+            pictures.append(encoded.getvalue())
+        path = folder / f"photo-{number:05d}.jpg"
+        path.write_bytes(_with_comment(pictures[number % distinct], path.name))
         paths.append(path)
     return paths
+
+
+def _with_comment(jpeg: bytes, comment: str) -> bytes:
+    """Return a JPEG with a comment segment (COM, ITU-T T.81 B.2.4.5) after its first marker."""
+    text = comment.encode()
+    return jpeg[:2] + b"\xff\xfe" + (2 + len(text)).to_bytes(2, "big") + text + jpeg[2:]
 
 
 def _repeat(names: list[Path]) -> Iterator[Path]:

@@ -146,7 +146,11 @@ def _curl(document: dict[str, Any], method: str, path: str, operation: dict[str,
     if "security" in operation:
         lines.append(f'-H "{API_KEY_HEADER}: $IMAGEDEX_API_KEY"')
     if "requestBody" in operation:
-        reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+        content = operation["requestBody"]["content"]
+        if "application/json" not in content:
+            lines.append("--data-binary @photo.jpg")
+            return " \\\n  ".join(lines)
+        reference = content["application/json"]["schema"]["$ref"]
         schema = document["components"]["schemas"][reference.rpartition("/")[2]]
         lines.append("-H 'Content-Type: application/json'")
         lines.append("-d " + shlex.quote(json.dumps(schema["examples"][0])))

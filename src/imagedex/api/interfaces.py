@@ -6,7 +6,7 @@ from typing import Protocol
 
 from imagedex.access import KeyService
 from imagedex.indexing.interfaces import Indexing
-from imagedex.search.interfaces import QueryAnswer
+from imagedex.search import PictureTerm, Query, QueryAnswer
 from imagedex.settings import Settings
 from imagedex.upkeep.interfaces import SnapshotRequests
 
@@ -38,8 +38,14 @@ class Services(Protocol):
         """Who may call."""
         ...
 
-    def query(self, text: str, *, top_k: int = 10, index_prefix: str | None = None) -> QueryAnswer:
-        """Answer a text query."""
+    def search(
+        self, query: Query, *, cursor: str | None = None, index_prefix: str | None = None
+    ) -> QueryAnswer:
+        """Answer a query, or give its next page."""
+        ...
+
+    def read_picture(self, data: bytes, *, index_prefix: str | None = None) -> PictureTerm:
+        """Return what stands for a picture in a query to an index, given its file's bytes."""
         ...
 
     def thumbnail(self, image_id: str, *, size: int, index_prefix: str | None = None) -> bytes:

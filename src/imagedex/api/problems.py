@@ -49,6 +49,7 @@ INVALID_REQUEST = ProblemType("invalid-request", 422, "The request makes no sens
 BODY_TOO_LARGE = ProblemType("body-too-large", 413, "The request body is too large")
 BODY_TIMEOUT = ProblemType("body-timeout", 408, "The request body did not arrive in time")
 NOT_JSON = ProblemType("not-json", 415, "The request body is not declared as JSON")
+UNSUPPORTED_BODY = ProblemType("unsupported-body", 415, "The request body is of another kind")
 NOT_READY = ProblemType("not-ready", 503, "The server is not ready to answer")
 INTERNAL_ERROR = ProblemType("internal-error", 500, "The server failed")
 
@@ -68,6 +69,9 @@ PROBLEM_OF_ERROR: Mapping[type[errors.ImagedexError], ProblemType] = {
         "authentication-failed", 401, "A valid API key is needed"
     ),
     errors.NotFound: ProblemType("not-found", 404, "There is no such thing"),
+    errors.CursorExpired: ProblemType(
+        "cursor-expired", 410, "The pages of this query cannot go on"
+    ),
     errors.Conflict: ProblemType("conflict", 409, "The state of things forbids it now"),
     errors.FingerprintMismatch: ProblemType(
         "fingerprint-mismatch", 409, "The index was made with another model"

@@ -9,7 +9,16 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, StrictBool, StrictI
 from imagedex.access.records import Scope
 from imagedex.api.bodies import MAX_SMALL_BODY_BYTES
 from imagedex.api.fields import AbsolutePath, ImagePaths, PriorityName, QueryText, UtcTime
+from imagedex.api.queries import (
+    Cosine,
+    CursorText,
+    DuplicateScore,
+    FilterDocument,
+    ImageId,
+    TermDocument,
+)
 from imagedex.jobs.records import JobKind, JobStatus
+from imagedex.search.query import DEFAULT_DUPLICATE_SCORE
 
 JOB_ID = "idx_20251114_123456_7f3a"
 IMAGE_PATH = "/photos/2025/park.jpg"
@@ -103,12 +112,36 @@ class ModelRequest(_Request):
 
 
 class QueryRequest(_Request):
-    """Find images by describing them."""
+    """Find images by a text, by an image, or by several of both."""
 
-    model_config = _examples({"text": "dogs playing in a park", "top_k": 5})
+    model_config = _examples(
+        {"text": "dogs playing in a park", "top_k": 5, "filter": {"path_prefix": "/photos/2025"}}
+    )
 
-    text: QueryText
+    # Holds ten thousand ids beside the longest text.
+    max_body_bytes: ClassVar[int | None] = 2 * MAX_SMALL_BODY_BYTES
+
+    text: QueryText | None = Field(
+        None, description="What the images show. Exactly one of this, `image_id` and `terms`."
+    )
+    image_id: ImageId | None = Field(
+        None, description="More like this image, which itself is left out."
+    )
+    terms: Annotated[list[TermDocument], Field(min_length=1, max_length=16)] | None = Field(
+        None, description="Several texts and images, each with a weight."
+    )
     top_k: Annotated[StrictInt, Field(ge=1, le=1000)] = 10
+    filter: FilterDocument | None = Field(None, description="Which images count.")
+    min_score: Cosine | None = Field(None, description="Results below are left out.")
+    collapse_duplicates: StrictBool = Field(
+        False, description="Show near-duplicates once, by the best of them."
+    )
+    duplicate_score: DuplicateScore = Field(
+        DEFAULT_DUPLICATE_SCORE, description="From which cosine on images are near-duplicates."
+    )
+    cursor: CursorText | None = Field(
+        None, description="The `next_cursor` of the page before, with the same request."
+    )
     copy_results: StrictBool = Field(
         False, description="Must be false: this version returns paths and never copies files."
     )
@@ -267,10 +300,14 @@ class FailuresAnswer(_Answer):
 class QueryResult(_Answer):
     """A found image."""
 
-    rank: int
+    rank: int = Field(description="From 1, over all pages.")
     score: float = Field(description="Cosine similarity, from -1 to 1.")
     image_path: str
     image_id: str
+    stands_for: int = Field(
+        description="Images that it stands for, itself included; above 1 with "
+        "`collapse_duplicates` only."
+    )
 
 
 class QueryIndexStats(_Answer):
@@ -283,7 +320,7 @@ class QueryIndexStats(_Answer):
 class QueryAnswerDocument(_Answer):
     """The best images, best first."""
 
-    query: str
+    query: str = Field(description="The text; empty for a query that is not one text.")
     query_cut: bool = Field(
         description="Whether the text was longer than the model reads, so that its end did not "
         "count."
@@ -291,6 +328,7 @@ class QueryAnswerDocument(_Answer):
     results: list[QueryResult]
     query_time_seconds: float
     index_stats: QueryIndexStats
+    next_cursor: str | None = Field(description="Null on the last page.")
 
 
 class IndexSize(_Answer):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
@@ -225,10 +225,67 @@ class ImagedexClient:
             if cursor is None:
                 return
 
-    def query(self, text: str, *, top_k: int = 10, index_prefix: str | None = None) -> QueryAnswer:
-        """Find the images that a text describes best."""
-        body = {"text": text, "top_k": top_k} | _given(index_prefix=index_prefix)
+    def query(
+        self,
+        text: str | None = None,
+        *,
+        image_id: str | None = None,
+        terms: Sequence[Mapping[str, Any]] | None = None,
+        top_k: int = 10,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002 - the API's name.
+        min_score: float | None = None,
+        collapse_duplicates: bool = False,
+        duplicate_score: float | None = None,
+        cursor: str | None = None,
+        index_prefix: str | None = None,
+    ) -> QueryAnswer:
+        """Find the images that a text describes best, or that are most like an image.
+
+        One of ``text``, ``image_id`` and ``terms``, a list of ``{"text" or "image_id": ...,
+        "weight": ...}``. The filter has the fields of the REST API, times as ISO 8601. For the
+        next page, send the same with the ``next_cursor`` of the answer.
+        """
+        body: dict[str, Any] = {"top_k": top_k}
+        body |= _given(
+            collapse_duplicates=collapse_duplicates or None,
+            text=text,
+            image_id=image_id,
+            terms=None if terms is None else [dict(term) for term in terms],
+            filter=None if filter is None else dict(filter),
+            min_score=min_score,
+            duplicate_score=duplicate_score,
+            cursor=cursor,
+            index_prefix=index_prefix,
+        )
         return self._post("/api/v1/query", body, QueryAnswer)
+
+    def query_picture(
+        self,
+        picture: bytes,
+        *,
+        top_k: int = 10,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002 - the API's name.
+        min_score: float | None = None,
+        collapse_duplicates: bool = False,
+        duplicate_score: float | None = None,
+        cursor: str | None = None,
+        index_prefix: str | None = None,
+    ) -> QueryAnswer:
+        """Find the images most like a picture, given the bytes of its file.
+
+        The filter is as for ``query``, but for ``image_ids``.
+        """
+        params: dict[str, Any] = dict(filter or {})
+        params |= _given(
+            top_k=top_k,
+            collapse_duplicates=collapse_duplicates or None,
+            min_score=min_score,
+            duplicate_score=duplicate_score,
+            cursor=cursor,
+            index_prefix=index_prefix,
+        )
+        response = self._send("POST", "/api/v1/query/image", params=params, content=picture)
+        return parse_answer(response, QueryAnswer)
 
     def stats(self, *, index_prefix: str | None = None) -> IndexStats:
         """Return the state of an index."""

@@ -85,6 +85,7 @@ PROBLEM_CLASSES: dict[int, type[ServerProblem]] = {
     404: ResourceMissing,
     408: ServerUnavailable,
     409: RequestConflict,
+    410: RequestConflict,
     413: RequestRejected,
     415: RequestRejected,
     422: RequestRejected,

@@ -136,6 +136,7 @@ class Result(_Answer):
     score: float  # -1 to 1.
     image_path: str
     image_id: str
+    stands_for: int = 1  # Itself and its near-duplicates, if these were to be collapsed.
 
 
 class IndexSummary(_Answer):
@@ -146,13 +147,14 @@ class IndexSummary(_Answer):
 
 
 class QueryAnswer(_Answer):
-    """The answer to a text query, best first."""
+    """The answer to a query, or a page of it, best first."""
 
-    query: str
+    query: str  # The text; empty for a query that is not one text.
     query_cut: bool = False  # Whether the model read only the beginning of a long text.
     results: tuple[Result, ...]
     query_time_seconds: float
     index_stats: IndexSummary
+    next_cursor: str | None = None  # Of the page after this one, if there is one.
 
 
 class IndexSize(_Answer):

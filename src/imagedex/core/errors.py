@@ -9,6 +9,7 @@ ImagedexError
 │   └── OutsideIndexRoots     an index prefix outside what the operator allows
 ├── AuthenticationFailed      no key, or one that is not known
 ├── NotFound                  no such job, image or key
+├── CursorExpired             the state of the index that a cursor leads through is gone
 ├── Conflict                  the state of things forbids it now
 │   ├── FingerprintMismatch   the index was made with another model
 │   ├── LeaseLost             another owner has taken over the job or the index
@@ -64,6 +65,10 @@ class AuthenticationFailed(ImagedexError):
 
 class NotFound(ImagedexError):
     """There is no such thing; check the id."""
+
+
+class CursorExpired(ImagedexError):
+    """The pages of a query cannot go on; ask again from the first one."""
 
 
 class Conflict(ImagedexError):

@@ -20,4 +20,9 @@ def image_id_of(image_path: str) -> str:
 
     It is the same on every machine and after every rebuild, so it needs no storage of its own.
     """
-    return hashlib.blake2b(image_path.encode(), digest_size=10).hexdigest()
+    return image_digest_of(image_path).hex()
+
+
+def image_digest_of(image_path: str) -> bytes:
+    """Return the 10 bytes that an image's id writes out."""
+    return hashlib.blake2b(image_path.encode(), digest_size=10).digest()

@@ -12,7 +12,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -89,14 +90,34 @@ class DecoderChild:
                 FailureReason.NAME_NOT_UTF8,
                 "The file cannot be indexed: its name is not valid UTF-8.",
             )
+        known = {"known": list(known_hashes)} if known_hashes else None
+        exchange = partial(_Exchange, image_path, self._shape, known_hashes)
+        return self._ask(exchange, FrameKind.DECODE, known, encoded)
+
+    def decode_bytes(self, data: bytes) -> DecodedImage | ImageFailure:
+        """Return the outcome for a picture that lies in no file; its path is ``""``.
+
+        Raises as ``decode`` does.
+        """
+        exchange = partial(_Exchange, "", self._shape, ())
+        outcome = self._ask(exchange, FrameKind.DECODE_BYTES, None, data)
+        assert not isinstance(outcome, KnownImage)  # noqa: S101 - no hash was named.
+        return outcome
+
+    def _ask(
+        self,
+        begin: Callable[[], _Exchange],
+        kind: FrameKind,
+        meta: dict[str, Any] | None,
+        payload: bytes,
+    ) -> DecodedImage | KnownImage | ImageFailure:
         for _ in range(_STARTS_PER_IMAGE):
             connection = self._ensure_started()
-            exchange = _Exchange(image_path, self._shape, known_hashes)
+            exchange = begin()
             deadline = time.monotonic() + self._setup.limits.timeout_seconds
             connection.settimeout(self._setup.limits.timeout_seconds)
             try:
-                known = {"known": list(known_hashes)} if known_hashes else None
-                send_frame(connection, FrameKind.DECODE, known, payload=encoded)
+                send_frame(connection, kind, meta, payload)
                 while (outcome := exchange.take(receive_frame(connection, deadline))) is None:
                     pass
             except TimeoutError:
@@ -126,8 +147,8 @@ class DecoderChild:
             else:
                 return outcome
         raise EngineError(
-            f"Decoder processes died {_STARTS_PER_IMAGE} times before they opened "
-            f"{image_path!r}; look for what ends processes on this machine (memory, limits)."
+            f"Decoder processes died {_STARTS_PER_IMAGE} times before they opened an image; look "
+            "for what ends processes on this machine (memory, limits)."
         )
 
     def interrupt(self) -> None:

@@ -26,7 +26,14 @@ import numpy as np
 
 from imagedex.core.images import FailureReason, FileStamp
 from imagedex.embedding.interfaces import PixelArray, Preprocess, SupportsReducedDecoding
-from imagedex.ingest._wire import ChildSetup, FrameKind, PeerGone, receive_frame, send_frame
+from imagedex.ingest._wire import (
+    ChildSetup,
+    Frame,
+    FrameKind,
+    PeerGone,
+    receive_frame,
+    send_frame,
+)
 from imagedex.ingest.interfaces import DecodeLimits
 from imagedex.ingest.picture import decode_picture
 from imagedex.ingest.reading import FileBytes, read_image
@@ -64,7 +71,7 @@ def main() -> None:
         worker = _Worker(connection, setup.roots, setup.limits, preprocess)
         while True:
             frame = receive_frame(connection)
-            if not worker.serve(frame.payload.decode(), frozenset(frame.meta.get("known", ()))):
+            if not worker.serve(frame):
                 return
     except (PeerGone, OSError):
         return  # The parent is gone or has closed this process; there is nobody to tell.
@@ -104,24 +111,19 @@ class _Worker:
     limits: DecodeLimits
     preprocess: Preprocess
 
-    def serve(self, image_path: str, known_hashes: frozenset[str]) -> bool:
+    def serve(self, request: Frame) -> bool:
         """Answer for one image; return whether this process is fit for another."""
         signal.setitimer(
             signal.ITIMER_REAL, self.limits.timeout_seconds * 1.5 + _ALARM_MARGIN_SECONDS
         )
         try:
-            return self._answer(image_path, known_hashes)
+            return self._answer(request)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
-    def _answer(self, image_path: str, known_hashes: frozenset[str]) -> bool:
+    def _answer(self, request: Frame) -> bool:
         try:
-            file = read_image(
-                self.roots,
-                image_path,
-                max_file_bytes=self.limits.max_file_bytes,
-                on_open=self._tell_opened,
-            )
+            file = self._read(request)
         except UnusableImage as unusable:
             self._tell_failed(unusable, keeps_stamp=unusable.stamp is not None)
             return True
@@ -129,7 +131,7 @@ class _Worker:
             self._tell_failed(self._out_of_memory(), keeps_stamp=True)
             return False
         content_hash = hashlib.sha256(file.data).hexdigest()
-        if content_hash in known_hashes:
+        if content_hash in request.meta.get("known", ()):
             stamp = {"size": file.stamp.size, "mtime_ns": file.stamp.mtime_ns}
             send_frame(self.connection, FrameKind.KNOWN, {"content_hash": content_hash, **stamp})
             return True
@@ -147,6 +149,18 @@ class _Worker:
         else:
             send_frame(self.connection, FrameKind.DECODED, facts, pixels.reshape(-1).data)
         return True
+
+    def _read(self, request: Frame) -> FileBytes:
+        if request.kind is FrameKind.DECODE_BYTES:
+            stamp = FileStamp(len(request.payload), mtime_ns=0)
+            self._tell_opened(stamp)
+            return FileBytes(bytes(request.payload), stamp)
+        return read_image(
+            self.roots,
+            request.payload.decode(),
+            max_file_bytes=self.limits.max_file_bytes,
+            on_open=self._tell_opened,
+        )
 
     def _decode(self, file: FileBytes, content_hash: str) -> tuple[dict[str, Any], PixelArray]:
         picture = decode_picture(

@@ -31,6 +31,7 @@ class FrameKind(IntEnum):
     # To the child:
     SETUP = 1  # payload: pickled ChildSetup.
     DECODE = 2  # payload: the path; meta: the hashes that are known for it.
+    DECODE_BYTES = 9  # payload: a picture that lies in no file.
     # To the parent:
     READY = 3  # The child can take work.
     OPENED = 4  # meta: size and mtime_ns of the file that it is about to read.

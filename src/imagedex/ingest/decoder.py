@@ -96,6 +96,20 @@ class ProcessImageDecoder:
             raise
         return self._outcomes(pending, requests)
 
+    def decode_bytes(self, data: bytes) -> DecodedImage | ImageFailure:
+        """Return the outcome for a picture that lies in no file; its path is ``""``.
+
+        The limits hold for it too, but for that of a file's bytes: the caller has them already.
+        """
+        try:
+            outcome = self._threads.submit(self._decode_bytes, data)
+        except RuntimeError as error:  # The executor takes nothing more.
+            raise EngineError("The decoder was closed; make a new one.") from error
+        try:
+            return outcome.result()
+        except CancelledError as error:
+            raise EngineError("The decoder was closed while it was in use.") from error
+
     def _outcomes(
         self, pending: deque[Future[_Outcome]], requests: Iterator[_Request]
     ) -> Generator[_Outcome, None, None]:
@@ -132,6 +146,13 @@ class ProcessImageDecoder:
         child = self._idle.get()  # There are as many children as threads: never waits.
         try:
             return child.decode(image_path, known_hashes)
+        finally:
+            self._idle.put(child)
+
+    def _decode_bytes(self, data: bytes) -> DecodedImage | ImageFailure:
+        child = self._idle.get()
+        try:
+            return child.decode_bytes(data)
         finally:
             self._idle.put(child)
 

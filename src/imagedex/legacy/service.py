@@ -21,7 +21,7 @@ from imagedex.legacy.placing import image_path_of
 from imagedex.legacy.records import CompareOptions, ImportOptions, ImportReport, ImportRequest
 from imagedex.legacy.source import LegacySource, require_roots_present, stamps_of
 from imagedex.search import QueryAnswer
-from imagedex.search.validation import require_valid_query
+from imagedex.search.query import Query, require_valid_query
 from imagedex.segments import IndexFiles
 
 _TEXTS_AT_ONCE = 64
@@ -126,7 +126,7 @@ class LegacyService:
         FingerprintMismatch, StorageError.
         """
         for text in texts:
-            require_valid_query(text, options.top_k)
+            require_valid_query(Query.of_text(text, options.top_k))
         pair = LegacyPair.open(
             options.prefix,
             path_column=options.path_column,

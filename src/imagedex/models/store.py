@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from imagedex.core.errors import Conflict, ModelError, NotFound
-from imagedex.embedding.clip.lock_file import LockFile
+from imagedex.embedding.clip.lock_file import LOCK_FILE, LockFile
 from imagedex.models.disk import storage_errors, sync
 from imagedex.models.interfaces import PullWatcher
 from imagedex.models.records import InstalledModel
@@ -57,10 +57,7 @@ class ModelStore:
         """Return the installed model of this name. Raises NotFound, ModelError."""
         model = self.find(name)
         if model is None:
-            known = ", ".join(self.names()) or "none"
-            raise NotFound(
-                f"No model {name!r} is installed in {str(self.directory)!r}; there are: {known}."
-            )
+            raise self._not_installed(name)
         return model
 
     def require_free(self, name: str) -> None:
@@ -142,18 +139,27 @@ class ModelStore:
     def remove(self, name: str, watcher: PullWatcher) -> int:
         """Delete an installed model and return how many bytes its files had.
 
-        Raises NotFound, StorageError.
+        Also one whose lock file is damaged. Raises NotFound, StorageError.
         """
+        directory = self.directory_of(name)
         with self.incoming(name, watcher) as incoming:
-            model = self.get(name)
-            size = sum(file.bytes for file in model.lock.files)
-            with storage_errors("remove", model.directory):
+            if not (directory / LOCK_FILE).is_file():
+                raise self._not_installed(name)
+            with storage_errors("remove", directory):
+                files = [path for path in directory.rglob("*") if path.is_file()]
+                size = sum(path.stat().st_size for path in files if path.name != LOCK_FILE)
                 aside = incoming / _REMOVED
                 shutil.rmtree(aside, ignore_errors=True)
                 # Renamed first: a deletion that is cut short must not leave half a model.
-                model.directory.rename(aside)
+                directory.rename(aside)
                 shutil.rmtree(incoming)
         return size
+
+    def _not_installed(self, name: str) -> NotFound:
+        known = ", ".join(self.names()) or "none"
+        return NotFound(
+            f"No model {name!r} is installed in {str(self.directory)!r}; there are: {known}."
+        )
 
 
 def _restore(aside: Path, target: Path) -> None:

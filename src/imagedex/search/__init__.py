@@ -1,7 +1,20 @@
-"""Answering queries: encode, search one generation, rank, remember."""
+"""Answering queries: encode, search one generation, rank, page, remember."""
 
 from imagedex.search.interfaces import QueryAnswer, Result
+from imagedex.search.pictures import PictureReader
+from imagedex.search.query import ImageTerm, PictureTerm, Query, Term, TextTerm
 from imagedex.search.service import QueryService
 from imagedex.search.services import QueryServices
 
-__all__ = ["QueryAnswer", "QueryService", "QueryServices", "Result"]
+__all__ = [
+    "ImageTerm",
+    "PictureReader",
+    "PictureTerm",
+    "Query",
+    "QueryAnswer",
+    "QueryService",
+    "QueryServices",
+    "Result",
+    "Term",
+    "TextTerm",
+]

@@ -10,39 +10,39 @@ from functools import partial
 import numpy as np
 import structlog
 
-from imagedex.core.errors import FingerprintMismatch, ImagedexError, StorageError
+from imagedex.core.cache import LruCache
+from imagedex.core.errors import (
+    CursorExpired,
+    FingerprintMismatch,
+    ImagedexError,
+    StorageError,
+)
 from imagedex.core.fingerprints import ModelIdentity, way_back
 from imagedex.embedding.interfaces import VectorArray
 from imagedex.search.batching import Batcher
-from imagedex.search.cache import LruCache
+from imagedex.search.finding import Found, Wanted
+from imagedex.search.holding import Holding
 from imagedex.search.interfaces import QueryAnswer
-from imagedex.search.validation import MAX_TOP_K
-from imagedex.segments import Hits, IndexFiles, Manifest, OpenGeneration
+from imagedex.search.query import MAX_TOP_K, Query
+from imagedex.search.ranking import MAX_DEPTH, Ranking
+from imagedex.segments import IndexFiles, Manifest, OpenGeneration
 
-AnswerKey = tuple[str, int]  # Text exactly as given, top_k.
+AnswerKey = tuple[Query, int]  # And how many results are before the page.
 
 # An answer's weight is its results. Answers of usual length all fit; those of 1,000 results
 # each would fill some hundred MB if only their number counted.
 _RESULTS_PER_ENTRY = 64
 _OPEN_ATTEMPTS = 5
 
+# Rankings are remembered from page to page: two of full depth, or many that are shorter.
+_MAX_RANKINGS = 64
+_MAX_RANKED = 2 * MAX_DEPTH
+
+# A generation shares its segments with the next one, but for those that were merged.
+PAGES_SECONDS = 300.0
+_MAX_PAGED_GENERATIONS = 16
+
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A query that waits for its turn."""
-
-    text: str
-    top_k: int
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a generation holds for it."""
-
-    hits: Hits
-    is_text_cut: bool
 
 
 Find = Callable[[OpenGeneration, Sequence[Wanted]], Sequence[Found]]
@@ -55,6 +55,7 @@ class Serving:
     generation: OpenGeneration
     finding: Batcher[Wanted, Found]
     answers: LruCache[AnswerKey, QueryAnswer]
+    rankings: LruCache[Query, Ranking]
 
 
 class LiveIndex:
@@ -80,11 +81,34 @@ class LiveIndex:
         self._cache_entries = cache_entries
         self._serving: Serving | None = None
         self._refreshing = threading.Lock()
+        self._paged = Holding[Serving](seconds=PAGES_SECONDS, max_values=_MAX_PAGED_GENERATIONS)
 
     @property
     def serving(self) -> Serving | None:
         """What answers now, None before the first generation was opened."""
         return self._serving
+
+    def hold(self, serving: Serving) -> None:
+        """Keep a generation for some minutes from now on, since a next page may be asked for."""
+        self._paged.hold(serving.generation.manifest.generation, serving)
+
+    def held(self, generation: int) -> Serving:
+        """Return what serves a generation of which pages were given. Raises CursorExpired."""
+        serving = self._serving
+        if serving is not None and serving.generation.manifest.generation == generation:
+            return serving
+        held = self._paged.get(generation)
+        if held is None:
+            raise CursorExpired(
+                "The index has changed since the first page, and the state that the cursor leads "
+                f"through is kept for {PAGES_SECONDS / 60:g} minutes after a page, or less when "
+                "the index changes often; ask again from the first page."
+            )
+        return held
+
+    def forget_old(self) -> None:
+        """Let go of generations whose next page nobody asked for."""
+        self._paged.forget_old()
 
     def refresh(self) -> Serving | None:
         """Open the current generation, unless it is open already, and serve it from now on.
@@ -94,6 +118,7 @@ class LiveIndex:
         Raises FingerprintMismatch, CorruptIndex, StorageError.
         """
         with self._refreshing:
+            before = self._serving
             try:
                 self._serving = self._open_current()
             except ImagedexError as error:
@@ -104,6 +129,9 @@ class LiveIndex:
                     reason=str(error),
                 )
                 raise
+            if before is not None and before is not self._serving:
+                # It may live on for the next pages of some query.
+                before.answers.clear()
             return self._serving
 
     def _open_current(self) -> Serving | None:
@@ -145,7 +173,8 @@ class LiveIndex:
             max_entries=self._cache_entries,
             max_weight=max(self._cache_entries * _RESULTS_PER_ENTRY, 1 + MAX_TOP_K),
         )
-        return Serving(generation, Batcher(partial(self._find, generation)), answers)
+        rankings = LruCache[Query, Ranking](max_entries=_MAX_RANKINGS, max_weight=_MAX_RANKED)
+        return Serving(generation, Batcher(partial(self._find, generation)), answers, rankings)
 
 
 def _any_unit_vector(dim: int) -> VectorArray:

@@ -1,32 +1,26 @@
-"""Answers to text queries."""
+"""Answers to queries."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from imagedex.core.errors import ModelError
-from imagedex.core.ids import image_id_of
+from imagedex.core.errors import FingerprintMismatch, ModelError
 from imagedex.embedding.interfaces import TextEncoder
-from imagedex.search.cache import LruCache
-from imagedex.search.interfaces import QueryAnswer, Result
-from imagedex.search.live import Found, LiveIndex, Serving, Wanted
-from imagedex.search.validation import require_valid_query
-from imagedex.segments import Hits, IndexFiles, OpenGeneration
+from imagedex.search.cursors import Cursor
+from imagedex.search.finding import Finder
+from imagedex.search.interfaces import QueryAnswer
+from imagedex.search.live import LiveIndex, Serving
+from imagedex.search.paging import Page, find_page
+from imagedex.search.query import PictureTerm, Query, require_valid_query
+from imagedex.segments import IndexFiles
 
 _CHECK_TEXT = "a photo"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _EncodedText:
-    vector: NDArray[np.float32]  # Shape (dim,), of unit length.
-    is_cut: bool
 
 
 class QueryService:
@@ -52,37 +46,60 @@ class QueryService:
         ``cache_entries`` bounds the answers kept for each index, and the text vectors kept.
         """
         self._files_of = files_of
-        self._encoder = encoder
+        self._finder = Finder(encoder, model_name=model_name, dim=dim, cache_entries=cache_entries)
         self._model_name = model_name
         self._fingerprint = fingerprint
-        self._dim = dim
         self._cache_entries = cache_entries
-        self._texts = LruCache[str, _EncodedText](
-            max_entries=cache_entries, max_weight=cache_entries
-        )
         self._live: dict[Path, LiveIndex] = {}
         self._live_lock = threading.Lock()
 
     def query(self, index_prefix: Path, text: str, top_k: int) -> QueryAnswer:
-        """Answer a text query from the generation that is served when it begins.
+        """Answer the plainest query: one text. See ``answer``."""
+        return self.answer(index_prefix, Query.of_text(text, top_k))
 
-        Raises InvalidRequest; FingerprintMismatch, CorruptIndex, StorageError when the index
-        is used for the first time and cannot be opened; ModelError.
+    def answer(self, index_prefix: Path, query: Query, cursor: str | None = None) -> QueryAnswer:
+        """Answer a query from the generation that is served when it begins.
+
+        With a cursor the answer is the next page, from the generation of the first one. Raises
+        InvalidRequest, CursorExpired; NotFound for an image that the index has not;
+        FingerprintMismatch, CorruptIndex, StorageError when the index is used for the first time
+        and cannot be opened; ModelError.
         """
         started = time.perf_counter()
-        require_valid_query(text, top_k)
-        serving = self._serving(index_prefix)
+        require_valid_query(query)
+        self._require_own_pictures(query)
+        place = None if cursor is None else Cursor.parse(cursor)
+        live = self._live_index(index_prefix)
+        serving = self._serving(index_prefix, live)
+        offset = 0
+        if place is not None:
+            serving = live.held(place.generation)
+            place.require_of(query, index_prefix, serving.generation.manifest)
+            offset = place.offset
         if serving is None:
-            return self._answer(text, None, (), False, started)
-        key = (text, top_k)
-        known = serving.answers.get(key)
-        if known is not None:
+            return self._nothing(query, started)
+        key = (query, offset)
+        answer = serving.answers.get(key)
+        if answer is not None:
             elapsed = time.perf_counter() - started
-            return replace(known, query_time_seconds=elapsed, is_cached=True)
-        found = serving.finding.run(Wanted(text, top_k))
-        answer = self._answer(text, serving, _ranked(found.hits), found.is_text_cut, started)
-        serving.answers.put(key, answer, weight=1 + len(answer.results))
+            answer = replace(answer, query_time_seconds=elapsed, is_cached=True)
+        else:
+            page = find_page(self._finder, serving, query, offset)
+            answer = self._answer(query, index_prefix, serving, page, started)
+            serving.answers.put(key, answer, weight=query.weight + len(answer.results))
+        if answer.next_cursor is not None:
+            live.hold(serving)
         return answer
+
+    def _require_own_pictures(self, query: Query) -> None:
+        """Raise FingerprintMismatch for a picture whose vector another model has made."""
+        for term in query.terms:
+            made_by = term.fingerprint if isinstance(term, PictureTerm) else None
+            if made_by not in (None, self._fingerprint):
+                raise FingerprintMismatch(
+                    f"The picture was read for the model {made_by!r}, but the index has "
+                    f"{self._fingerprint!r} by now; send it again."
+                )
 
     def refresh(self, index_prefix: Path) -> int:
         """Serve the current generation from now on, and return its number (0 for no index).
@@ -101,7 +118,7 @@ class QueryService:
 
     def warm(self) -> None:
         """Encode a text, so that no query waits for the model to be loaded. Raises ModelError."""
-        self._encode([_CHECK_TEXT])
+        self._finder.encode([_CHECK_TEXT])
 
     def check(self, index_prefix: Path) -> int:
         """Encode a text and search with it, past all caches; return the generation searched.
@@ -109,8 +126,8 @@ class QueryService:
         Raises what kept it from being done. An index without images passes;
         it is generation 0 while nothing was ever published.
         """
-        (encoded,) = self._encode([_CHECK_TEXT])
-        serving = self._serving(index_prefix)
+        (encoded,) = self._finder.encode([_CHECK_TEXT])
+        serving = self._serving(index_prefix, self._live_index(index_prefix))
         if serving is None:
             return 0
         manifest = serving.generation.manifest
@@ -130,15 +147,15 @@ class QueryService:
             if live is None:
                 live = self._live[index_prefix] = LiveIndex(
                     self._files_of(index_prefix),
-                    find=self._find,
+                    find=self._finder.find,
                     fingerprint=self._fingerprint,
                     model_name=self._model_name,
                     cache_entries=self._cache_entries,
                 )
             return live
 
-    def _serving(self, index_prefix: Path) -> Serving | None:
-        live = self._live_index(index_prefix)
+    def _serving(self, index_prefix: Path, live: LiveIndex) -> Serving | None:
+        live.forget_old()
         serving = live.serving
         if serving is None:
             serving = live.refresh()
@@ -149,60 +166,34 @@ class QueryService:
                     del self._live[index_prefix]
         return serving
 
-    def _find(self, generation: OpenGeneration, wanted: Sequence[Wanted]) -> list[Found]:
-        """Answer queries that came together: one run of the encoder, one pass over the vectors.
-
-        Each of the two uses all cores, so that nothing is gained by doing them side by side.
-        """
-        texts = {query.text: self._texts.get(query.text) for query in wanted}
-        new = [text for text, encoded in texts.items() if encoded is None]
-        for text, fresh in zip(new, self._encode(new) if new else [], strict=True):
-            self._texts.put(text, fresh)
-            texts[text] = fresh
-        encodeds = [encoded for query in wanted if (encoded := texts[query.text]) is not None]
-        vectors = np.stack([encoded.vector for encoded in encodeds])
-        hits = generation.search(vectors, [query.top_k for query in wanted])
-        return [Found(one, encoded.is_cut) for one, encoded in zip(hits, encodeds, strict=True)]
-
-    def _encode(self, texts: list[str]) -> list[_EncodedText]:
-        encoded = self._encoder.encode_texts(texts)
-        expected = (len(texts), self._dim)
-        if encoded.vectors.shape != expected or not np.isfinite(encoded.vectors).all():
-            raise ModelError(
-                f"The model {self._model_name!r} gave vectors of shape {encoded.vectors.shape}, "
-                f"or with values that are not finite, expected {expected}; set the model up again."
-            )
-        # Copies, so that the cache keeps single vectors and not the encoder's whole batch.
-        return [
-            _EncodedText(vector.astype(np.float32, copy=True), is_cut)
-            for vector, is_cut in zip(encoded.vectors, encoded.is_cut, strict=True)
-        ]
-
     def _answer(
-        self,
-        text: str,
-        serving: Serving | None,
-        results: tuple[Result, ...],
-        is_text_cut: bool,
-        started: float,
+        self, query: Query, index_prefix: Path, serving: Serving, page: Page, started: float
     ) -> QueryAnswer:
-        manifest = serving.generation.manifest if serving is not None else None
+        manifest = serving.generation.manifest
+        next_cursor = None
+        if page.next_offset is not None:
+            next_cursor = str(Cursor.after(page.next_offset, query, index_prefix, manifest))
         return QueryAnswer(
-            query=text,
-            results=results,
+            query=query.text,
+            results=page.results,
             query_time_seconds=time.perf_counter() - started,
-            total_images=manifest.images if manifest else 0,
+            total_images=manifest.images,
             model_name=self._model_name,
-            generation=manifest.generation if manifest else 0,
+            generation=manifest.generation,
             is_cached=False,
-            is_text_cut=is_text_cut,
+            is_text_cut=page.is_text_cut,
+            next_cursor=next_cursor,
         )
 
-
-def _ranked(hits: Hits) -> tuple[Result, ...]:
-    # Rounding can take the product of two unit vectors a little beyond 1.
-    scores = np.clip(hits.scores, -1.0, 1.0).tolist()
-    return tuple(
-        Result(rank=rank, score=score, image_path=path, image_id=image_id_of(path))
-        for rank, (score, path) in enumerate(zip(scores, hits.image_paths, strict=True), start=1)
-    )
+    def _nothing(self, query: Query, started: float) -> QueryAnswer:
+        """Answer where nothing was indexed."""
+        return QueryAnswer(
+            query=query.text,
+            results=(),
+            query_time_seconds=time.perf_counter() - started,
+            total_images=0,
+            model_name=self._model_name,
+            generation=0,
+            is_cached=False,
+            is_text_cut=False,
+        )

@@ -13,6 +13,7 @@ from imagedex.core.errors import FingerprintMismatch
 from imagedex.core.fingerprints import ModelIdentity
 from imagedex.embedding import EmbeddingModel
 from imagedex.search.interfaces import QueryAnswer
+from imagedex.search.query import Query
 from imagedex.search.service import QueryService
 from imagedex.segments import IndexFiles
 
@@ -54,6 +55,13 @@ class QueryServices:
     def query(self, index_prefix: Path, text: str, top_k: int) -> QueryAnswer:
         """Answer a text query; see ``QueryService.query``."""
         return self._ask(index_prefix, lambda service: service.query(index_prefix, text, top_k))
+
+    def answer(self, index_prefix: Path, query: Query, cursor: str | None = None) -> QueryAnswer:
+        """Answer a query, or give its next page; see ``QueryService.answer``.
+
+        Pages end with the model: a cursor of a generation of another one has expired.
+        """
+        return self._ask(index_prefix, lambda service: service.answer(index_prefix, query, cursor))
 
     def check(self, index_prefix: Path) -> int:
         """Encode a text and search with it; see ``QueryService.check``."""

@@ -2,6 +2,7 @@
 
 from imagedex.segments.directory import DirectoryIndexFiles
 from imagedex.segments.examination import FilesReport, examine_files
+from imagedex.segments.filters import ImageFilter
 from imagedex.segments.findings import Finding, FindingKind
 from imagedex.segments.interfaces import (
     Commit,
@@ -39,6 +40,7 @@ __all__ = [
     "FindingKind",
     "Hits",
     "ImageBlock",
+    "ImageFilter",
     "IndexFiles",
     "IvfPolicy",
     "LiveRows",

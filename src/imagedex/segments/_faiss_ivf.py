@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -24,6 +26,7 @@ from imagedex.segments.durable import HashingFile
 _QUERY_BITS = 8  # Of a query's numbers: seven times as fast as float32 at the same recall.
 _TRAINING_ROWS_PER_LIST = 40
 _TRAINING_ROUNDS = 8
+_FAIR_SHARE = 0.5  # Of what the nearest lists would hold, were the rows spread over all.
 
 
 class IvfFile:
@@ -31,6 +34,8 @@ class IvfFile:
 
     def __init__(self, index: faiss.IndexIVFRaBitQ) -> None:
         self._index = index
+        self._lock = threading.Lock()
+        self._lists_of_rows: NDArray[np.int32] | None = None
 
     @classmethod
     def build(cls, vectors: NDArray[np.float32]) -> IvfFile:
@@ -103,6 +108,68 @@ class IvfFile:
         _, rows = self._index.search(queries, count, params=parameters)
         return rows
 
+    def candidates_among(
+        self,
+        queries: NDArray[np.float32],
+        count: int,
+        *,
+        among: ListedRows,
+        depth: int,
+    ) -> NDArray[np.int64]:
+        """Return the rows of ``among`` that seem nearest, as ``candidates`` does.
+
+        For each query lists are read from the nearest on, those without such rows left out,
+        until they hold as many of them as the ``depth`` nearest lists hold of all rows. Where
+        these nearest lists hold few of them, what is nearest to the query is not allowed, and
+        all others are about equally far: then all lists that hold any are read.
+        """
+        scores, lists = self._index.quantizer.search(queries, self.lists)
+        chosen = [among.lists_to_read(order, depth) for order in lists]
+        probes = max(1, max(len(places) for places in chosen))
+        read = np.full((len(queries), probes), -1, dtype=np.int64)  # Faiss passes over these.
+        read_scores = np.zeros((len(queries), probes), dtype=np.float32)
+        for i, places in enumerate(chosen):
+            read[i, : len(places)] = lists[i, places]
+            read_scores[i, : len(places)] = scores[i, places]
+        parameters = faiss.IVFRaBitQSearchParameters()
+        parameters.nprobe = probes
+        parameters.qb = _QUERY_BITS
+        parameters.sel = among.selector
+        queries = np.ascontiguousarray(queries)
+        found_scores = np.empty((len(queries), count), dtype=np.float32)
+        rows = np.empty((len(queries), count), dtype=np.int64)
+        # As ``search_preassigned``, which takes no parameters from Python.
+        self._index.search_preassigned_c(  # type: ignore[attr-defined]
+            len(queries),
+            faiss.swig_ptr(queries),
+            count,
+            faiss.swig_ptr(read),
+            faiss.swig_ptr(read_scores),
+            faiss.swig_ptr(found_scores),
+            faiss.swig_ptr(rows),
+            False,
+            parameters,
+        )
+        return rows
+
+    def listed(self, bits: NDArray[np.uint8], rows: NDArray[np.int64]) -> ListedRows:
+        """Prepare some rows for ``candidates_among``: a bit for each row, and their numbers."""
+        lists_of_rows = self._list_of_each_row()
+        counts = np.bincount(lists_of_rows[rows], minlength=self.lists)
+        return ListedRows(bits, counts, np.bincount(lists_of_rows, minlength=self.lists))
+
+    def _list_of_each_row(self) -> NDArray[np.int32]:
+        with self._lock:
+            if self._lists_of_rows is None:
+                self._lists_of_rows = np.zeros(self._index.ntotal, dtype=np.int32)
+                lists: Any = self._index.invlists
+                for number in range(self.lists):
+                    size = lists.list_size(number)
+                    if size:
+                        ids = faiss.rev_swig_ptr(lists.get_ids(number), size)
+                        self._lists_of_rows[ids] = number
+            return self._lists_of_rows
+
 
 class RowSet:
     """Some rows of a segment, by a bit each. Immutable."""
@@ -113,6 +180,30 @@ class RowSet:
         marked[without] = False
         self._bits = np.packbits(marked, bitorder="little")  # Faiss looks at its memory.
         self.selector = faiss.IDSelectorBitmap(self._bits)  # type: ignore[call-arg, arg-type]
+
+
+class ListedRows:
+    """Some rows of a segment, by a bit each, and how many of them each list has. Immutable."""
+
+    def __init__(
+        self, bits: NDArray[np.uint8], counts: NDArray[np.int64], sizes: NDArray[np.int64]
+    ) -> None:
+        """Take a bit for each row, and of each list how many it has, and how many rows in all."""
+        self._counts = counts
+        self._sizes = sizes
+        self._share = counts.sum() / max(1, sizes.sum())
+        self._bits = bits  # Faiss looks at its memory.
+        self.selector = faiss.IDSelectorBitmap(bits)  # type: ignore[call-arg, arg-type]
+
+    def lists_to_read(self, order: NDArray[np.int64], depth: int) -> NDArray[np.int64]:
+        """Return places in ``order``, which has all lists, the nearest to a query first."""
+        counts = self._counts[order]
+        filled = np.flatnonzero(counts)
+        enough = self._sizes[order[:depth]].sum()
+        if counts[:depth].sum() < _FAIR_SHARE * self._share * enough:
+            return filled
+        last = int(np.searchsorted(np.cumsum(counts[filled]), enough))
+        return filled[: last + 1]
 
 
 def lists_for(rows: int) -> int:

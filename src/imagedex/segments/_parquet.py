@@ -8,19 +8,22 @@ metadata has ``imagedex.version`` and what the writer adds, such as the model's 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from imagedex.core.errors import CorruptIndex, StorageError
+from imagedex.core.errors import CorruptIndex, InvalidRequest, StorageError
 from imagedex.core.images import FileStamp, ImageFacts
 from imagedex.segments.durable import HashingFile, storage_errors
+from imagedex.segments.globs import path_pattern
 from imagedex.segments.records import Part
 
 VERSION = "1"
@@ -60,6 +63,61 @@ class PathColumn:
         """Return the paths of these rows, in the order of ``rows``."""
         paths: list[str] = self._array.take(pa.array(rows)).to_pylist()
         return paths
+
+    def below(self, directory: str) -> NDArray[np.bool_]:
+        """Mark what lies below a directory, or is the file of that name: shape (rows,)."""
+        directory = directory.rstrip("/")
+        lies_below = pc.starts_with(self._array, directory + "/")
+        is_it = pc.equal(self._array, directory)
+        marked: NDArray[np.bool_] = pc.or_(lies_below, is_it).to_numpy(zero_copy_only=False)
+        return marked
+
+    def matching(self, globs: Collection[str], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Mark those of ``rows`` whose path matches one of the globs: shape (len(rows),).
+
+        Raises InvalidRequest for a glob that cannot be understood.
+        """
+        paths = self._array.take(pa.array(rows))
+        marked = np.zeros(len(rows), dtype=bool)
+        for glob in globs:
+            try:
+                found = pc.match_substring_regex(paths, path_pattern(glob))
+            except pa.ArrowInvalid as error:
+                raise InvalidRequest(
+                    f"The glob {glob[:80]!r} cannot be understood ({error}); correct the set in "
+                    "its brackets, or write it shorter."
+                ) from error
+            marked |= found.to_numpy(zero_copy_only=False)
+        return marked
+
+
+class FactColumns:
+    """Numbers that a file of images records, each column read when it is asked for first.
+
+    The file stays open, so that it may be deleted meanwhile. Safe to call from several threads.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file. Raises CorruptIndex, StorageError."""
+        self._path = path
+        self._lock = threading.Lock()
+        self._columns: dict[str, NDArray[np.int64]] = {}
+        with _reading(path):
+            self._file = pa.OSFile(str(path))
+
+    def column(self, name: str) -> NDArray[np.int64]:
+        """Return ``size``, ``mtime_ns``, ``width`` or ``height``: integers, shape (rows,).
+
+        Raises CorruptIndex, StorageError.
+        """
+        with self._lock:
+            column = self._columns.get(name)
+            if column is None:
+                with _reading(self._path):
+                    file = pq.ParquetFile(self._file, page_checksum_verification=True)
+                    column = file.read(columns=[name], use_threads=False).column(name).to_numpy()
+                self._columns[name] = column
+            return column
 
 
 class ImageTable:

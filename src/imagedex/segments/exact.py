@@ -17,12 +17,16 @@ from numpy.typing import NDArray
 
 from imagedex.segments._faiss import FaissFile
 from imagedex.segments._faiss_half import HalfPrecisionCopy
+from imagedex.segments.selections import Selection
 
 # Below, a pass takes a few milliseconds anyway; above, the copy would take a gigabyte.
 _ROWS_WITH_COPY = range(20_000, 500_001)
 # One pass of Faiss for so many queries costs less than a scan of the copy for each of them.
 _QUERIES_OVER_COPY = 4
 _SPARE_ROWS = 64  # Asked for beside k, so that the worst of them lies clearly below the k-th.
+
+# Rows are found among all at about the cost of gathering one in so many.
+_ROWS_PER_ROW_FOUND = 20
 
 _ROWS_AT_ONCE = 65_536  # Bounds the memory of scores while every vector is compared.
 _ROWS_AT_ONCE_GATHERED = 512
@@ -71,6 +75,36 @@ class ExactSearch:
             for query, k, found in zip(queries, ks, self._proven(queries, ks, gone), strict=True)
         ]
 
+    def best_selected(
+        self, queries: NDArray[np.float32], ks: Sequence[int], selection: Selection
+    ) -> list[ScoredRows]:
+        """Do what ``best`` does among some rows only."""
+        return [
+            self._proven_selected(query, k, selection) or self.best_among(query, selection.rows, k)
+            for query, k in zip(queries, ks, strict=True)
+        ]
+
+    def _proven_selected(
+        self, query: NDArray[np.float32], k: int, selection: Selection
+    ) -> ScoredRows | None:
+        """Return the best of them if enough are among the best of all, which are found fast."""
+        count = _SPARE_ROWS + int(2 * k / max(selection.share, 1e-9))
+        if count * _ROWS_PER_ROW_FOUND > selection.count:
+            return None
+        if self._copy is not None:
+            scores, rows = self._copy.best(query, count)
+            error = self._copy.error(query)
+        else:
+            all_scores, all_rows = self._file.best(query[np.newaxis], count)
+            scores, rows = all_scores[0], all_rows[0]
+            error = _summing_error(query)
+        live = rows[selection.holds(rows)]
+        return self._if_proven(query, k, rows, live, scores[-1] + error)
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return a copy of the vectors of these rows, float32 of shape (len(rows), dim)."""
+        return self._gather(rows)
+
     def _proven(
         self, queries: NDArray[np.float32], ks: Sequence[int], gone: NDArray[np.int64]
     ) -> Iterator[ScoredRows | None]:
@@ -83,24 +117,27 @@ class ExactSearch:
         all_scores, all_rows = self._file.best(queries, count)
         for query, k, scores, rows in zip(queries, ks, all_scores, all_rows, strict=True):
             bound = scores[-1] + _summing_error(query)
-            yield self._if_proven(query, k, gone, rows, bound)
+            yield self._if_proven(query, k, rows, rows[~np.isin(rows, gone)], bound)
 
     def _proven_by_copy(
         self, copy: HalfPrecisionCopy, query: NDArray[np.float32], k: int, gone: NDArray[np.int64]
     ) -> ScoredRows | None:
         scores, rows = copy.best(query, k + _SPARE_ROWS)
-        return self._if_proven(query, k, gone, rows, scores[-1] + copy.error(query))
+        live = rows[~np.isin(rows, gone)]
+        return self._if_proven(query, k, rows, live, scores[-1] + copy.error(query))
 
     def _if_proven(
         self,
         query: NDArray[np.float32],
         k: int,
-        gone: NDArray[np.int64],
         rows: NDArray[np.int64],
+        live: NDArray[np.int64],
         bound: float,
     ) -> ScoredRows | None:
-        """Return the best of ``rows`` if no other row, all below ``bound``, can be among them."""
-        live = rows[~np.isin(rows, gone)]
+        """Return the best of ``live``, those of ``rows`` that count, if nothing better can be.
+
+        All rows that are not among ``rows`` lie below ``bound``.
+        """
         if len(live) < k and len(rows) < len(self._vectors):
             return None
         found = self.best_among(query, live, k)

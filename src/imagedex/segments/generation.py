@@ -13,15 +13,21 @@ from numpy.typing import NDArray
 from imagedex.core.errors import CorruptIndex
 from imagedex.segments._faiss import FaissFile
 from imagedex.segments._faiss_ivf import IvfFile
-from imagedex.segments._parquet import PathColumn, read_images, read_paths
+from imagedex.segments._parquet import FactColumns, PathColumn, read_images, read_paths
 from imagedex.segments.approximate import ApproximateSearch
-from imagedex.segments.exact import ExactSearch
+from imagedex.segments.exact import ExactSearch, ScoredRows
+from imagedex.segments.filters import ImageFilter
 from imagedex.segments.integrity import require_intact
 from imagedex.segments.interfaces import Hits
 from imagedex.segments.records import Manifest, SegmentEntry
+from imagedex.segments.selections import SegmentRows
 from imagedex.segments.tombstones import Tombstones
 
 _log = structlog.get_logger(__name__)
+
+_NO_HITS = Hits(
+    np.empty(0, dtype=np.float32), (), places=np.empty((0, 2), dtype=np.int64), matching=0
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +37,28 @@ class OpenSegment:
     entry: SegmentEntry
     paths: PathColumn
     search: ExactSearch | ApproximateSearch
+    by_facts: SegmentRows
 
 
 @dataclass(frozen=True, slots=True)
 class _LiveSegment:
     segment: OpenSegment
     gone: NDArray[np.int64]  # Rows that do not count, ascending.
+
+    def best(
+        self,
+        queries: NDArray[np.float32],
+        ks: Sequence[int],
+        image_filter: ImageFilter | None,
+    ) -> tuple[list[ScoredRows], int]:
+        """Return the best rows that count for each query, and how many rows count."""
+        if image_filter is None:
+            found = self.segment.search.best(queries, ks, self.gone)
+            return found, self.segment.entry.rows - len(self.gone)
+        selection = self.segment.by_facts.selected(image_filter, self.gone)
+        if selection.count == 0:
+            return [], 0
+        return self.segment.search.best_selected(queries, ks, selection), selection.count
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +92,18 @@ class DirectoryGeneration:
         segment = self._segments.get(entry.number)
         return segment if segment is not None and segment.entry == entry else None
 
-    def search(self, vectors: NDArray[np.float32], ks: Sequence[int]) -> list[Hits]:
-        """Return for each unit vector its best ``k`` rows (fewer when the index is smaller).
+    def search(
+        self,
+        vectors: NDArray[np.float32],
+        ks: Sequence[int],
+        filters: Sequence[ImageFilter | None] | None = None,
+    ) -> list[Hits]:
+        """Return for each unit vector its best ``k`` rows (fewer when fewer count).
 
-        ``vectors`` has shape (n, dim), with one ``k`` each. Scores are the exact inner products
-        rounded to float32, equal ones ordered by path, and the same whatever is asked beside.
-        Raises ValueError for another shape, type or value.
+        ``vectors`` has shape (n, dim), with one ``k`` and one filter each, if there are any.
+        Scores are the exact inner products rounded to float32, equal ones ordered by path, and
+        the same whatever is asked beside. Raises ValueError for another shape, type or value;
+        with filters InvalidRequest, CorruptIndex, StorageError.
         """
         dim = self._manifest.dim
         expected = (len(ks), dim)
@@ -90,16 +118,56 @@ class DirectoryGeneration:
             )
         if min(ks, default=1) < 1:
             raise ValueError(f"k is {min(ks)}, expected at least 1.")
-        found: list[list[_Found]] = [[] for _ in ks]
-        for place, part in enumerate(self._live):
-            best = part.segment.search.best(vectors, ks, part.gone)
-            for parts, one in zip(found, best, strict=True):
-                parts.append(_Found(place, one.rows, one.scores))
-        return [self._best(parts, k) for parts, k in zip(found, ks, strict=True)]
+        if filters is None:
+            return self._search(vectors, ks, None)
+        hits: dict[int, Hits] = {}
+        for image_filter in dict.fromkeys(filters):
+            mine = [i for i, other in enumerate(filters) if other == image_filter]
+            found = self._search(vectors[mine], [ks[i] for i in mine], image_filter)
+            hits.update(zip(mine, found, strict=True))
+        return [hits[i] for i in range(len(ks))]
 
-    def _best(self, parts: list[_Found], k: int) -> Hits:
+    def vectors(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the vectors of hits, which have their places: float32, shape (n_found, dim)."""
+        vectors = np.empty((len(places), self._manifest.dim), dtype=np.float32)
+        for owner in np.unique(places[:, 0]):
+            mine = places[:, 0] == owner
+            vectors[mine] = self._live[owner].segment.search.take(places[mine, 1])
+        return vectors
+
+    def prepare(self, image_filter: ImageFilter) -> None:
+        """Find out which images a filter allows, so that a search with it need not."""
+        for part in self._live:
+            part.segment.by_facts.selected(image_filter, part.gone)
+
+    def vector_of(self, image_id: str) -> NDArray[np.float32] | None:
+        """Return the vector of an image, float32 of shape (dim,), None when it is not here."""
+        for part in self._live:
+            rows = part.segment.by_facts.of_images([image_id])
+            live = rows[~np.isin(rows, part.gone)]
+            if len(live):
+                vector: NDArray[np.float32] = part.segment.search.take(live[:1])[0]
+                return vector
+        return None
+
+    def _search(
+        self,
+        vectors: NDArray[np.float32],
+        ks: Sequence[int],
+        image_filter: ImageFilter | None,
+    ) -> list[Hits]:
+        found: list[list[_Found]] = [[] for _ in ks]
+        matching = 0
+        for place, part in enumerate(self._live):
+            best, count = part.best(vectors, ks, image_filter)
+            matching += count
+            for parts, one in zip(found, best, strict=False):  # None of a part without such rows.
+                parts.append(_Found(place, one.rows, one.scores))
+        return [self._best(parts, k, matching) for parts, k in zip(found, ks, strict=True)]
+
+    def _best(self, parts: list[_Found], k: int, matching: int) -> Hits:
         if not parts:
-            return Hits(scores=np.empty(0, dtype=np.float32), image_paths=())
+            return _NO_HITS
         owners = np.concatenate([np.full(len(part.rows), part.place) for part in parts])
         rows = np.concatenate([part.rows for part in parts])
         scores = np.concatenate([part.scores for part in parts])
@@ -112,7 +180,8 @@ class DirectoryGeneration:
             mine = owners == place
             paths[mine] = self._live[place].segment.paths.take(rows[mine])
         order = sorted(range(len(rows)), key=lambda i: (-scores[i], paths[i]))[:k]
-        return Hits(scores=scores[order], image_paths=tuple(paths[order]))
+        places = np.stack([owners[order], rows[order]], axis=1)
+        return Hits(scores[order], tuple(paths[order]), places, matching)
 
 
 def open_segment(index_prefix: Path, entry: SegmentEntry, *, dim: int) -> OpenSegment:
@@ -140,7 +209,8 @@ def open_segment(index_prefix: Path, entry: SegmentEntry, *, dim: int) -> OpenSe
                 f"expects {dim}; restore it from a copy of the index."
             ) from error
         faiss = FaissFile.build(images.vectors())
-    return OpenSegment(entry, paths, _search_of(index_prefix, entry, faiss, dim=dim))
+    by_facts = SegmentRows(paths, FactColumns(parquet))
+    return OpenSegment(entry, paths, _search_of(index_prefix, entry, faiss, dim=dim), by_facts)
 
 
 def _search_of(

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagedex.core.images import ImageFacts, RowLocation
+from imagedex.segments.filters import ImageFilter
 from imagedex.segments.moved_rows import MovedRows
 from imagedex.segments.records import ImageBlock, Manifest, Part, SegmentEntry, TombstoneEntry
 
@@ -228,12 +229,29 @@ class IndexFiles(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Hits:
     """The best rows for one query vector, best first; equal scores are ordered by path."""
 
     scores: NDArray[np.float32]  # Shape (n_found,): computed in float64, rounded.
     image_paths: tuple[str, ...]
+    places: NDArray[np.int64]  # Shape (n_found, 2): where the vectors lie, for the generation.
+    matching: int  # How many images the filter allows, or there are without one.
+
+    def only(self, chosen: Sequence[int]) -> Hits:
+        """Return some of them, in the order given."""
+        which = np.asarray(chosen, dtype=np.int64)
+        paths = tuple(self.image_paths[i] for i in chosen)
+        return Hits(self.scores[which], paths, self.places[which], self.matching)
+
+    def followed_by(self, others: Hits) -> Hits:
+        """Return these and then others."""
+        return Hits(
+            np.concatenate([self.scores, others.scores]),
+            self.image_paths + others.image_paths,
+            np.concatenate([self.places, others.places]),
+            self.matching,
+        )
 
 
 class OpenGeneration(Protocol):
@@ -247,10 +265,33 @@ class OpenGeneration(Protocol):
         """What is open."""
         ...
 
-    def search(self, vectors: NDArray[np.float32], ks: Sequence[int]) -> list[Hits]:
-        """Return for each unit vector its best ``k`` rows (fewer when the index is smaller).
+    def search(
+        self,
+        vectors: NDArray[np.float32],
+        ks: Sequence[int],
+        filters: Sequence[ImageFilter | None] | None = None,
+    ) -> list[Hits]:
+        """Return for each unit vector its best ``k`` rows (fewer when fewer count).
 
-        ``vectors`` is float32 of shape (n, dim), with one ``k`` each; all are answered by one
-        pass, each as if it had been asked alone. Rows with a tombstone never appear.
+        ``vectors`` is float32 of shape (n, dim), with one ``k`` each, and one filter each if
+        there are any; all are answered by one pass, each as if it had been asked alone. What a
+        filter does not allow takes no place of what it does. Rows with a tombstone never appear.
+        Raises InvalidRequest for a filter that cannot be understood, CorruptIndex, StorageError.
         """
+        ...
+
+    def vectors(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the vectors of hits, which have their places: float32, shape (n_found, dim)."""
+        ...
+
+    def prepare(self, image_filter: ImageFilter) -> None:
+        """Find out which images a filter allows, so that a search with it need not.
+
+        Costs up to a second for a million images; what is found is remembered for a while. Raises
+        InvalidRequest for a filter that cannot be understood, CorruptIndex, StorageError.
+        """
+        ...
+
+    def vector_of(self, image_id: str) -> NDArray[np.float32] | None:
+        """Return the vector of an image, float32 of shape (dim,), None when it is not here."""
         ...

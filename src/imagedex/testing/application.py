@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from PIL import Image
 from imagedex.access import KeyService, Scope
 from imagedex.core.errors import InvalidRequest, NotFound
 from imagedex.core.ids import image_id_of
-from imagedex.search.interfaces import QueryAnswer, Result
+from imagedex.search import PictureTerm, Query, QueryAnswer, Result
+from imagedex.search.query import require_valid_query
 from imagedex.settings import Settings
 from imagedex.testing.indexing import InMemoryIndexing
 from imagedex.testing.key_store import InMemoryKeyStore
@@ -31,6 +33,7 @@ class InMemoryApplication:
         self.snapshots = InMemorySnapshots(self.indexing)
         self.keys = KeyService(InMemoryKeyStore())
         self.image_paths: list[str] = []
+        self.queries: list[Query] = []  # That were asked.
         self.checks = {"database": "ok", "search": "ok"}
         self.failure: Exception | None = None
 
@@ -38,25 +41,40 @@ class InMemoryApplication:
         """Make a key and return its secret."""
         return self.keys.create("test", scopes)[1]
 
-    def query(self, text: str, *, top_k: int = 10, index_prefix: str | None = None) -> QueryAnswer:
+    def search(
+        self, query: Query, *, cursor: str | None = None, index_prefix: str | None = None
+    ) -> QueryAnswer:
+        """Remember the query, and give the images in pages; a cursor is the number before."""
         self._fail_when_told()
-        if not text.strip() or "\0" in text:
-            raise InvalidRequest("The text is blank.")
+        require_valid_query(query)
         self.indexing.locations.resolve(index_prefix)
+        self.queries.append(query)
+        if cursor is not None and not cursor.isdecimal():
+            raise InvalidRequest("The cursor is not one of this query.")
+        offset = int(cursor or 0)
+        end = offset + query.top_k
         results = tuple(
             Result(rank, 1.0 / rank, path, image_id_of(path))
-            for rank, path in enumerate(self.image_paths[:top_k], start=1)
+            for rank, path in enumerate(self.image_paths[offset:end], start=offset + 1)
         )
         return QueryAnswer(
-            query=text,
+            query=query.text,
             results=results,
             query_time_seconds=0.0005,
             total_images=len(self.image_paths),
             model_name="bundled",
             generation=1,
             is_cached=False,
-            is_text_cut=len(text) > 1000,
+            is_text_cut=len(query.text) > 1000,
+            next_cursor=str(end) if end < len(self.image_paths) else None,
         )
+
+    def read_picture(self, data: bytes, *, index_prefix: str | None = None) -> PictureTerm:
+        """Take anything but nothing for a picture."""
+        self._fail_when_told()
+        if not data:
+            raise InvalidRequest("The picture cannot be used (empty).")
+        return PictureTerm(hashlib.sha256(data).hexdigest(), b"")
 
     def thumbnail(self, image_id: str, *, size: int, index_prefix: str | None = None) -> bytes:
         self._fail_when_told()

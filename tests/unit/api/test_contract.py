@@ -271,10 +271,12 @@ def test_query_ranks_images(client: ApiClient, keys: dict[str, str], photos: Pat
                 "score": 1 / rank,
                 "image_path": f"{photos}/{rank - 1}.jpg",
                 "image_id": image_id_of(f"{photos}/{rank - 1}.jpg"),
+                "stands_for": 1,
             }
             for rank in (1, 2)
         ],
         "index_stats": {"total_images": 3, "model": "bundled"},
+        "next_cursor": "2",
     }
 
 

@@ -64,6 +64,7 @@ def test_operation_ids_are_unique_and_stable(document: dict[str, Any]) -> None:
     ids = {name: operation["operationId"] for name, operation in operations(document)}
     assert ids == {
         "POST /api/v1/query": "queryImages",
+        "POST /api/v1/query/image": "queryByPicture",
         "POST /api/v1/index/trigger": "triggerIndex",
         "POST /api/v1/index/notify": "notifyImages",
         "POST /api/v1/index/rebuild": "rebuildIndex",
@@ -155,8 +156,11 @@ def test_every_example_fits_its_own_schema() -> None:
 
 def test_every_request_document_has_an_example(document: dict[str, Any]) -> None:
     for name, operation in operations(document):
-        if "requestBody" in operation:
-            schema = operation["requestBody"]["content"]["application/json"]["schema"]
+        content = operation.get("requestBody", {}).get("content", {})
+        if "image/*" in content:
+            assert operation["requestBody"]["description"], name
+        elif content:
+            schema = content["application/json"]["schema"]
             model = schema["$ref"].rpartition("/")[2]
             assert document["components"]["schemas"][model]["examples"], name
 

@@ -17,7 +17,7 @@ from anyio.from_thread import BlockingPortal
 from imagedex.access import Scope
 from imagedex.api.lanes import Lane, SharedReads
 from imagedex.core.errors import Unavailable
-from imagedex.search.interfaces import QueryAnswer
+from imagedex.search import Query, QueryAnswer
 from imagedex.testing.application import InMemoryApplication
 from support.api import ApiClient
 
@@ -291,14 +291,16 @@ def test_control_calls_are_answered_while_every_query_thread_is_held(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     running = threading.Semaphore(0)
-    answer = application.query("a dog")
+    answer = application.search(Query.of_text("a dog"))
 
-    def query(text: str, *, top_k: int = 10, index_prefix: str | None = None) -> QueryAnswer:
+    def search(
+        query: Query, *, cursor: str | None = None, index_prefix: str | None = None
+    ) -> QueryAnswer:
         running.release()
         gate.wait(DEADLINE_SECONDS)
         return answer
 
-    monkeypatch.setattr(application, "query", query)
+    monkeypatch.setattr(application, "search", search)
 
     def send_query() -> int:
         return client.call(

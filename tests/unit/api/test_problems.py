@@ -24,6 +24,7 @@ STATUS_OF_ERROR: dict[type[errors.ImagedexError], int] = {
     errors.OutsideIndexRoots: 403,
     errors.AuthenticationFailed: 401,
     errors.NotFound: 404,
+    errors.CursorExpired: 410,
     errors.Conflict: 409,
     errors.FingerprintMismatch: 409,
     errors.LeaseLost: 409,

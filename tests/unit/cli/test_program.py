@@ -42,7 +42,7 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "told"),
     [
         (["nonsense"], "No such command"),
-        (["search"], "Missing argument"),
+        (["search"], "nothing to look for"),
         (["search", "a cat", "-k", "0"], "top-k"),
         (["search", "a cat", "-k", "1001"], "top-k"),
         (["index"], "Missing argument"),

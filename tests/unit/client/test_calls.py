@@ -25,6 +25,8 @@ from imagedex.client import (
 from imagedex.core.errors import Unavailable
 from imagedex.core.ids import image_id_of
 from imagedex.jobs.records import Job, JobFailure, JobStatus
+from imagedex.search import ImageTerm, PictureTerm, TextTerm
+from imagedex.segments import ImageFilter
 from imagedex.testing.application import InMemoryApplication
 
 
@@ -234,3 +236,28 @@ def test_one_client_serves_several_threads(client: ImagedexClient) -> None:
         thread.join()
 
     assert sorted(answers) == [f"text {number}" for number in range(8)]
+
+
+def test_a_query_by_image_and_by_picture_and_its_pages(
+    client: ImagedexClient, application: InMemoryApplication
+) -> None:
+    application.image_paths = [f"/photos/{number}.png" for number in range(3)]
+    image_id = image_id_of("/photos/0.png")
+
+    first = client.query(
+        terms=[{"image_id": image_id}, {"text": "a cat", "weight": -0.5}],
+        filter={"path_globs": ["*.png"]},
+        min_score=-1,
+        collapse_duplicates=True,
+        top_k=2,
+    )
+    assert first.next_cursor is not None
+    assert client.query(image_id=image_id, top_k=2, cursor=first.next_cursor).next_cursor is None
+    answer = client.query_picture(b"a picture", filter={"path_globs": ["*.png"]}, top_k=1)
+    assert len(answer.results) == 1
+
+    queries = application.queries
+    assert queries[0].terms == (ImageTerm(image_id), TextTerm("a cat", -0.5))
+    assert queries[0].duplicate_score == 0.98
+    assert {query.image_filter for query in queries} == {ImageFilter(path_globs=("*.png",)), None}
+    assert isinstance(queries[2].terms[0], PictureTerm)

@@ -60,6 +60,16 @@ def test_a_removed_model_is_gone_with_all_its_files(
         store.remove("tiny", RecordingWatcher())
 
 
+def test_a_model_whose_lock_file_is_damaged_can_be_removed(
+    store: ModelStore, installed: InstalledModel
+) -> None:
+    (installed.directory / LOCK_FILE).write_text("{")
+    with pytest.raises(ModelError):
+        store.get("tiny")
+    assert store.remove("tiny", RecordingWatcher()) > 0
+    assert store.names() == ()
+
+
 def test_files_that_changed_or_went_are_named(installed: InstalledModel) -> None:
     assert list(file_faults(installed)) == []
     names = ("config.json", "textual/tokenizer.json", "visual/preprocess_cfg.json")

@@ -45,8 +45,9 @@ async function json(method, path, options) {
 
 const segment = encodeURIComponent;
 
-export const query = (text, topK, signal) =>
-  json("POST", "/api/v1/query", { body: { text, top_k: topK }, signal });
+// `asked` has either a text or an image_id.
+export const query = (asked, topK, signal) =>
+  json("POST", "/api/v1/query", { body: { ...asked, top_k: topK }, signal });
 export const thumbnail = async (imageId, size, signal) =>
   (await request("GET", `/api/v1/images/${segment(imageId)}/thumbnail?size=${size}`, { signal }))
     .blob();

@@ -12,11 +12,13 @@ const line = document.getElementById("search-status");
 const list = document.getElementById("results");
 const thumbnails = new Thumbnails();
 let current = new AbortController();
+let askForKey = () => {};
 
 export function startSearch(onUnknownKey) {
+  askForKey = onUnknownKey;
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    search(onUnknownKey);
+    search({ text: box.value });
   });
 }
 
@@ -28,10 +30,10 @@ export function clearResults() {
   say(line, "");
 }
 
-async function search(onUnknownKey) {
+async function search(asked) {
   if (!key.get()) {
     say(line, "Enter an API key first.", { isError: true });
-    onUnknownKey("");
+    askForKey("");
     return;
   }
   current.abort(); // The answer to an older question must not replace that to a newer one.
@@ -40,13 +42,13 @@ async function search(onUnknownKey) {
   list.classList.add("stale");
   say(line, "Searching…");
   try {
-    const answer = await query(box.value, Number(topK.value), signal);
+    const answer = await query(asked, Number(topK.value), signal);
     if (!signal.aborted) show(answer);
   } catch (error) {
     if (error.name === "AbortError") return;
     if (!(error instanceof Problem)) throw error;
     clearResults();
-    if (error.status === 401) onUnknownKey(error.message);
+    if (error.status === 401) askForKey(error.message);
     else say(line, error.message, { isError: true });
   }
 }
@@ -90,6 +92,13 @@ function card(result) {
         element("span", { class: "score", text: `score ${result.score.toFixed(3)}` }),
       ),
       ...pathLines(result.image_path),
+      element("button", {
+        type: "button",
+        class: "quiet like",
+        text: "More like this",
+        "aria-label": `More like ${result.image_path}`,
+        onclick: () => search({ image_id: result.image_id }),
+      }),
     ),
   );
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imagedex.search.cache import LruCache
+from imagedex.core.cache import LruCache
 
 
 def test_what_was_used_longest_ago_is_forgotten_first() -> None:

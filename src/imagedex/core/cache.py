@@ -54,3 +54,9 @@ class LruCache(Generic[KeyT, ValueT]):
             while len(self._entries) > self._max_entries or self._weight > self._max_weight:
                 _, (_, forgotten) = self._entries.popitem(last=False)
                 self._weight -= forgotten
+
+    def clear(self) -> None:
+        """Forget all."""
+        with self._lock:
+            self._entries.clear()
+            self._weight = 0
