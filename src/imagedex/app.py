@@ -13,12 +13,14 @@ import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import structlog
 
 from imagedex.access import KeyService, SqlKeyStore
 from imagedex.catalog import Catalog, SqlCatalog
 from imagedex.core.errors import ImagedexError, ModelNotInstalled, NotFound
+from imagedex.core.fingerprints import ModelIdentity
 from imagedex.database import Database, HomeLock, prepare_home
 from imagedex.embedding import EmbeddingModel, EncodedTexts, TextEncoder, VectorSpace
 from imagedex.embedding.runtimes import Precision
@@ -31,6 +33,7 @@ from imagedex.indexing import (
     IndexTurns,
     MergePolicy,
     Merger,
+    ModelChanger,
     Publisher,
     RemovalRules,
     WorkerSetup,
@@ -50,7 +53,7 @@ from imagedex.jobs import (
     SqlJobStore,
 )
 from imagedex.legacy import ImportFlow, LegacyService
-from imagedex.models import AbsentModel, ModelStore, absent_model, find_model
+from imagedex.models import AbsentModel, IndexModels, ModelStore, absent_model, find_model
 from imagedex.search import (
     BackgroundVerifier,
     PictureReader,
@@ -58,6 +61,7 @@ from imagedex.search import (
     Query,
     QueryAnswer,
     QueryService,
+    QueryServices,
 )
 from imagedex.segments import (
     DirectoryIndexFiles,
@@ -110,25 +114,19 @@ class Application:
             flat_min_rows=settings.search.flat_min_rows,
         )
         files_of = lru_cache(maxsize=_MAX_OPEN_INDEXES)(partial(DirectoryIndexFiles, ivf=ivf))
-        encoder = _LazyTextEncoder(self.model, threads=_search_threads(settings))
         self._verifier = BackgroundVerifier(
             lambda prefix, should_stop: self._queries.verify(prefix, should_stop)
         )
-        self._queries = QueryService(
-            files_of=files_of,
-            encoder=encoder,
-            model_name=self.model.name,
-            fingerprint=self.model.fingerprint,
-            dim=self.model.dim,
-            cache_entries=settings.search.cache_entries,
-            on_opened=self._verifier.ask,
-        )
         self._files_of = files_of
+        self._models = IndexModels(self.model, partial(_model_or_its_description, settings))
+        self._encoders = _TextEncoders(threads=_search_threads(settings))
+        self._queries = QueryServices(
+            files_of=files_of, model_of=self._models.of, make=self._query_service
+        )
         self._turns = IndexTurns()
         self._publisher = self._publisher_of(self.model, self._queries.refresh)
         limits = decode_limits(settings)
         self._thumbnails = Thumbnailer(roots=self._image_roots, limits=limits)
-        self._pictures = PictureReader(self.model, limits=limits, threads=_search_threads(settings))
         self.snapshots = SnapshotJobs(
             catalog=self._catalog,
             jobs=self._jobs,
@@ -137,12 +135,14 @@ class Application:
             snapshots_of=self._snapshots_of,
             kept=settings.snapshots.keep,
         )
+        self._pictures = _PictureReaders(limits=limits, threads=_search_threads(settings))
         self._runner = self._make_runner(limits, files_of)
         self.indexing = IndexingService(
             catalog=self._catalog,
             jobs=self._jobs,
             engine=self._engine,
             model=self.model,
+            find_model=self._models.named,
             image_roots=self._image_roots,
             locations=self._locations,
             files_of=files_of,
@@ -154,13 +154,31 @@ class Application:
             locations=self._locations,
             files_of=files_of,
             space_of=partial(stored_space, settings),
-            encoder=encoder,
+            encoder_of=lambda prefix: self._encoders.of(self._model_of(prefix)),
             ask=lambda text, top_k, prefix: self.query(text, top_k=top_k, index_prefix=prefix),
         )
         self._warming: threading.Thread | None = None
         self._scheduler = Scheduler(self._jobs, self._schedules())
         admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
         self.keys = KeyService(SqlKeyStore(self._database), admin_key=admin_key)
+
+    def _query_service(self, model: EmbeddingModel) -> QueryService:
+        return QueryService(
+            files_of=self._files_of,
+            encoder=self._encoders.of(model),
+            model_name=model.name,
+            fingerprint=model.fingerprint,
+            dim=model.dim,
+            cache_entries=self.settings.search.cache_entries,
+            on_opened=self._verifier.ask,
+        )
+
+    def _model_of(self, index_prefix: Path) -> EmbeddingModel:
+        """Return the model of an index; that of the settings for one that is new."""
+        manifest = self._files_of(index_prefix).current()
+        if manifest is None:
+            return self._models.of(None)
+        return self._models.of(ModelIdentity(manifest.model_name, manifest.fingerprint))
 
     def _publisher_of(
         self, space: VectorSpace, on_published: Callable[[Path], object]
@@ -188,11 +206,6 @@ class Application:
             on_published=self._refresh_if_served,
         )
 
-    def _publisher_of_imports(self, space: VectorSpace) -> Publisher:
-        # They can be of another model than this process serves; then it has nothing to refresh.
-        is_served = space.fingerprint == self.model.fingerprint
-        return self._publisher_of(space, self._refresh_if_served if is_served else _pass_over)
-
     def _make_runner(
         self, limits: DecodeLimits, files_of: Callable[[Path], IndexFiles]
     ) -> JobRunner:
@@ -204,6 +217,12 @@ class Application:
             self._jobs,
             MergePolicy(max_deltas=settings.max_deltas, rebuild_share=settings.rebuild_share),
         )
+        setup = WorkerSetup(
+            model=self.model,
+            image_roots=self._image_roots,
+            limits=limits,
+            batch_images=settings.batch_images,
+        )
         flow = IndexFlow(
             database=self._database,
             catalog=self._catalog,
@@ -211,12 +230,8 @@ class Application:
             engine=self._engine,
             publisher=self._publisher,
             merger=merger,
-            setup=WorkerSetup(
-                model=self.model,
-                image_roots=self._image_roots,
-                limits=limits,
-                batch_images=settings.batch_images,
-            ),
+            setup=setup,
+            model_of=self._model_of,
             chunk_images=settings.chunk_images,
             commit_images=settings.commit_images,
             commit_seconds=settings.commit_seconds,
@@ -228,12 +243,28 @@ class Application:
             settle_seconds=settings.settle_seconds,
             shared_from_images=settings.shared_from_images,
         )
+        changer = ModelChanger(
+            database=self._database,
+            catalog=self._catalog,
+            jobs=self._jobs,
+            engine=self._engine,
+            publisher=publisher_of_any,
+            turns=self._turns,
+            setup=setup,
+            files_of=files_of,
+            find=self._models.named,
+            warm=self._queries.warm,
+            cool=self._queries.cool,
+            on_published=self._refresh_if_served,
+            chunk_images=settings.chunk_images,
+            max_share=settings.removal_share,
+        )
         import_flow = ImportFlow(
             catalog=self._catalog,
             jobs=self._jobs,
             files_of=self._files_of,
             publisher=publisher_of_any,
-            publisher_of=self._publisher_of_imports,
+            publisher_of=lambda space: self._publisher_of(space, self._refresh_if_served),
             merger=merger,
             image_roots=self._image_roots,
             limits=limits,
@@ -246,6 +277,7 @@ class Application:
             JobKind.FULL: flow.run,
             JobKind.INCREMENTAL: flow.run,
             JobKind.REBUILD: merger.rebuild,
+            JobKind.CHANGE_MODEL: changer.run,
             JobKind.IMPORT: import_flow.run,
             JobKind.SNAPSHOT: self.snapshots.run_snapshot,
             JobKind.RESTORE: self.snapshots.run_restore,
@@ -352,10 +384,14 @@ class Application:
     def finish_upkeep(self) -> None:
         """Wait for the rebuilds that this process has begun or is about to; not for one that fails.
 
+        Nor for a change of model, which can take hours: it goes on with the next process.
+
         For a process that ends after its job, so that they are not put off each time.
         """
         while any(
-            job.kind.lane is Lane.UPKEEP and job.error is None
+            job.kind.lane is Lane.UPKEEP
+            and job.kind is not JobKind.CHANGE_MODEL
+            and job.error is None
             for index in self._catalog.list_indexes()
             for job in map(self._jobs.get, self._jobs.active_job_ids(index.index_id))
         ):
@@ -392,9 +428,10 @@ class Application:
                 self.model.refuse()  # Nothing was encoded, so nobody has said it yet.
         return answer
 
-    def read_picture(self, data: bytes) -> PictureTerm:
-        """Return what stands for a picture in a query, given the bytes of its file."""
-        return self._pictures.read(data)
+    def read_picture(self, data: bytes, *, index_prefix: str | None = None) -> PictureTerm:
+        """Return what stands for a picture in a query to an index, given its file's bytes."""
+        model = self._model_of(self._locations.resolve(index_prefix))
+        return self._pictures.of(model).read(data)
 
     def _require_new(self, index_prefix: Path) -> None:
         """Raise StorageError when an index that holds nothing is known to have held something."""
@@ -427,10 +464,6 @@ class Application:
             self._require_new(prefix)
 
 
-def _pass_over(_index_prefix: Path) -> None:
-    """Do nothing about a generation that this process cannot serve."""
-
-
 def _outcome(name: str, check: Callable[[], object]) -> str:
     try:
         check()
@@ -460,6 +493,46 @@ class _LazyTextEncoder:
                     self._encoder = self._model.load_text_encoder(threads=self._threads)
                 encoder = self._encoder
         return encoder.encode_texts(texts)
+
+
+class _TextEncoders:
+    """The text encoders in use, one for each model; one that nobody uses is let go."""
+
+    def __init__(self, *, threads: int) -> None:
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._encoders: WeakValueDictionary[str, _LazyTextEncoder] = WeakValueDictionary()
+
+    def of(self, model: EmbeddingModel) -> TextEncoder:
+        with self._lock:
+            encoder = self._encoders.get(model.fingerprint)
+            if encoder is None:
+                encoder = _LazyTextEncoder(model, threads=self._threads)
+                self._encoders[model.fingerprint] = encoder
+            return encoder
+
+
+class _PictureReaders:
+    """What reads pictures for queries: one for each model that an index was asked in."""
+
+    def __init__(self, *, limits: DecodeLimits, threads: int) -> None:
+        self._limits = limits
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._readers: dict[str, PictureReader] = {}
+
+    def of(self, model: EmbeddingModel) -> PictureReader:
+        with self._lock:
+            reader = self._readers.get(model.fingerprint)
+            if reader is None:
+                reader = PictureReader(model, limits=self._limits, threads=self._threads)
+                self._readers[model.fingerprint] = reader
+            return reader
+
+    def close(self) -> None:
+        with self._lock:
+            for reader in self._readers.values():
+                reader.close()
 
 
 def _search_threads(settings: Settings) -> int:

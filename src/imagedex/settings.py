@@ -299,8 +299,8 @@ class Settings(BaseSettings):
     )
     model: str = Field(
         "bundled",
-        description="The embedding model: `bundled`, a name of `imagedex models list`, or the "
-        "path of a directory with a model's files.",
+        description="The embedding model of new indexes: `bundled`, a name of `imagedex models "
+        "list`, or the path of a directory with a model's files. An index keeps its own.",
     )
     database_url: str | None = Field(
         None,

@@ -13,6 +13,7 @@ import pytest
 from support.commands import Commands
 from support.pictures import draw_pictures
 from support.server import ServerProcess
+from support.tiny_models import write_tiny_clip
 
 DEADLINE_SECONDS = 60.0
 
@@ -42,6 +43,22 @@ def test_a_directory_is_indexed_searched_and_looked_after_without_a_server(tmp_p
     assert job["status"] == "completed"
     assert commands.json("keys", "create", "--name", "n", "--scope", "admin")["secret"]
     assert [key["name"] for key in commands.json("keys")["keys"]] == ["n"]
+
+
+def test_an_index_gets_another_model_without_a_server(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    draw_pictures(photos, 5)
+    commands = Commands.local(tmp_path / "home")
+    commands.run("models", "pull", "mine", "--from-dir", write_tiny_clip(tmp_path / "tiny"))
+    assert "whose model to change" in commands.fail("models", "use", "mine")
+    commands.run("index", photos)
+    assert commands.json("stats")["model_name"] == "bundled"
+    assert "5 images up to date" in commands.run("models", "use", "mine").stdout
+    assert commands.json("stats")["model_name"] == "mine"
+    # Whatever IMAGEDEX_MODEL says, which is still the bundled one.
+    assert len(commands.json("search", "a circle", "-k", "3")["results"]) == 3
+    assert "There is no model 'nothing'" in commands.fail("models", "use", "nothing")
+    assert "IMAGEDEX_URL" in commands.run("models", "use", "mine", "--no-wait", code=2).stderr
 
 
 def test_what_was_never_indexed_cannot_be_rebuilt(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import threading
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ from imagedex.core.ids import image_id_of
 from imagedex.embedding import TextEncoder
 from imagedex.embedding.bundled import BundledModel
 from imagedex.embedding.runtimes import Precision
-from imagedex.models import absent_model
+from imagedex.models import ModelStore, absent_model, find_model
+from imagedex.search import Query
 from imagedex.settings import load_settings
 from support.tiny_models import write_tiny_clip
 from support.vectors import make_index
@@ -89,18 +91,32 @@ def test_what_only_asks_works_beside_the_one_that_runs_the_jobs(home: Path) -> N
         assert other.indexing.stats().num_images == 30
 
 
-def test_an_index_of_another_model_is_refused_with_the_setting_that_helps(
-    home: Path, tmp_path: Path
-) -> None:
-    model = write_tiny_clip(tmp_path / "tiny")
-    settings = load_settings(home=home, model=str(model))
+def test_an_index_is_served_by_its_own_model_whatever_is_set(home: Path, tmp_path: Path) -> None:
+    with closing(_application(home, run_jobs=False)) as application:
+        application.start()
+        expected = application.query("a dog")
+    settings = load_settings(home=home, model=str(write_tiny_clip(tmp_path / "tiny")))
     with closing(build_application(settings, run_jobs=False)) as other:
         other.start()
         assert other.model.name == "tiny"
+        assert other.readiness()["search"] == "ok"
+        answer = other.query("a dog")
+        assert (answer.model_name, answer.results) == ("bundled", expected.results)
+
+
+def test_an_index_of_a_model_that_is_not_here_is_refused_with_the_setting_that_helps(
+    tmp_path: Path,
+) -> None:
+    home, model = tmp_path / "home", write_tiny_clip(tmp_path / "tiny")
+    of_path = find_model(str(model), store=ModelStore(home / "models"))
+    make_index(home / "index", of_path, 3)
+    with closing(_application(home)) as application:
+        application.start()
         with pytest.raises(
-            FingerprintMismatch, match=r"'tiny' in fp32 .*set IMAGEDEX_MODEL=bundled"
+            FingerprintMismatch, match=r"'tiny' in fp32 .*'bundled'.*set IMAGEDEX_MODEL=tiny"
         ):
-            other.query("a dog")
+            application.query("a dog")
+        assert "FingerprintMismatch" in application.readiness()["search"]
 
 
 def test_closing_stops_the_jobs_before_it_waits_for_a_model_that_loads(
@@ -188,3 +204,17 @@ def test_a_job_without_its_model_fails_with_the_command(old_home: Path) -> None:
         state = client.wait(client.trigger(str(photos)).job_id)
         assert state.status == "failed"
         assert "imagedex models pull clip-ViT-L-14" in (state.error or "")
+
+
+def test_a_picture_is_read_for_the_model_that_the_index_has(home: Path, tmp_path: Path) -> None:
+    settings = load_settings(home=home, model=str(write_tiny_clip(tmp_path / "tiny")))
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "red.png")
+    data = (tmp_path / "red.png").read_bytes()
+    with closing(build_application(settings, run_jobs=False)) as application:
+        application.start()
+        picture = application.read_picture(data)
+        assert picture.fingerprint == BundledModel().fingerprint
+        assert len(application.search(Query((picture,), 3)).results) == 3
+        other = replace(picture, fingerprint="other")
+        with pytest.raises(FingerprintMismatch, match="send it again"):
+            application.search(Query((other,), 3))

@@ -102,6 +102,13 @@ def gated_calls(photos: Path) -> list[Call]:
         ),
         Call("POST", "/api/v1/index/rebuild", "/api/v1/index/rebuild", index, {}),
         Call(
+            "POST",
+            "/api/v1/index/model",
+            "/api/v1/index/model",
+            frozenset({"admin"}),
+            {"model": "bundled"},
+        ),
+        Call(
             "GET",
             f"/api/v1/index/status/{JOB_ID}",
             "/api/v1/index/status/{job_id}",

@@ -9,7 +9,11 @@ from pathlib import Path
 from PIL import Image
 
 from imagedex.catalog import SqlCatalog
+from imagedex.core.errors import ModelError
+from imagedex.core.fingerprints import ModelIdentity
 from imagedex.database import Database
+from imagedex.embedding import EmbeddingModel
+from imagedex.embedding.runtimes import Precision
 from imagedex.engine import Engine
 from imagedex.indexing import (
     ChunkTask,
@@ -19,6 +23,7 @@ from imagedex.indexing import (
     IndexTurns,
     MergePolicy,
     Merger,
+    ModelChanger,
     Publisher,
     RemovalRules,
     WorkerSetup,
@@ -34,12 +39,17 @@ from imagedex.jobs import (
     PlannedChunk,
     SqlJobStore,
 )
-from imagedex.search import QueryService
-from imagedex.segments import IndexFiles, SnapshotDirectory, publish_lock
+from imagedex.models import IndexModels
+from imagedex.search import QueryService, QueryServices
+from imagedex.segments import DirectoryIndexFiles, IndexFiles, SnapshotDirectory, publish_lock
 from imagedex.testing.colour_model import ColourModel
 from imagedex.testing.engine import ThreadEngine
 from imagedex.upkeep import SnapshotJobs, Snapshots
 from support.structures import files_with_faiss
+
+
+def _unknown_model(name: str, _precision: Precision) -> EmbeddingModel:
+    raise ModelError(f"There is no model {name!r}.")
 
 
 class Controller:
@@ -58,6 +68,7 @@ class Controller:
         removal: RemovalRules | None = None,
         settle_seconds: float = 0.0,
         shared_from_images: int = 1000,
+        find_model: Callable[[str, Precision], EmbeddingModel] | None = None,
     ) -> None:
         self.photos = folder / "photos"
         self.photos.mkdir(exist_ok=True)
@@ -69,13 +80,18 @@ class Controller:
         self.catalog = SqlCatalog(self.database)
         self.jobs = SqlJobStore(self.database)
         self.engine = engine or ThreadEngine()
-        self.queries = QueryService(
+        self.models = IndexModels(self.model, find_model or _unknown_model)
+        self.queries = QueryServices(
             files_of=files_of,
-            encoder=self.model.load_text_encoder(threads=1),
-            model_name=self.model.name,
-            fingerprint=self.model.fingerprint,
-            dim=self.model.dim,
-            cache_entries=16,
+            model_of=self.models.of,
+            make=lambda model: QueryService(
+                files_of=files_of,
+                encoder=model.load_text_encoder(threads=1),
+                model_name=model.name,
+                fingerprint=model.fingerprint,
+                dim=model.dim,
+                cache_entries=16,
+            ),
         )
         self.announced: Callable[[Path], object] = self.queries.refresh
         roots = ImageRoots([self.photos])
@@ -102,6 +118,7 @@ class Controller:
             publisher=self.publisher,
             merger=merger,
             setup=self.setup,
+            model_of=self.model_of,
             chunk_images=chunk_images,
             commit_images=6,
             commit_seconds=3600,
@@ -128,6 +145,22 @@ class Controller:
             ),
             kept=2,
         )
+        changer = ModelChanger(
+            database=self.database,
+            catalog=self.catalog,
+            jobs=self.jobs,
+            engine=self.engine,
+            publisher=self.publisher,
+            turns=turns,
+            setup=self.setup,
+            files_of=files_of,
+            find=self.models.named,
+            warm=self.queries.warm,
+            cool=self.queries.cool,
+            on_published=lambda prefix: self.announced(prefix),
+            chunk_images=chunk_images,
+            max_share=(removal or RemovalRules()).max_share,
+        )
         self.runner = JobRunner(
             self.jobs,
             {
@@ -136,6 +169,7 @@ class Controller:
                 JobKind.REBUILD: merger.rebuild,
                 JobKind.SNAPSHOT: self.snapshots.run_snapshot,
                 JobKind.RESTORE: self.snapshots.run_restore,
+                JobKind.CHANGE_MODEL: changer.run,
             },
             owner="test:1",
         )
@@ -144,10 +178,18 @@ class Controller:
             jobs=self.jobs,
             engine=self.engine,
             model=self.model,
+            find_model=self.models.named,
             image_roots=roots,
             locations=IndexLocations(self.prefix, ()),
             files_of=files_of,
         )
+
+    def model_of(self, index_prefix: Path) -> EmbeddingModel:
+        """Return the model of an index."""
+        manifest = DirectoryIndexFiles(index_prefix).current()
+        if manifest is None:
+            return self.models.of(None)
+        return self.models.of(ModelIdentity(manifest.model_name, manifest.fingerprint))
 
     def close(self) -> None:
         """End the job, the workers and the database."""

@@ -61,7 +61,10 @@ def make_index(index_prefix: Path, model: EmbeddingModel, count: int) -> None:
     vectors = clustered_vectors(count, model.dim)
     files = DirectoryIndexFiles(index_prefix)
     part = files.write_part(
-        "idx_20250101_000000_0000", 0, 1, Part(made_up_facts(0, count), vectors)
+        "idx_20250101_000000_0000",
+        0,
+        1,
+        Part(made_up_facts(0, count), vectors, model.fingerprint),
     )
     files.commit(
         Commit(

@@ -26,6 +26,7 @@ from imagedex.api.routers.images import images_router
 from imagedex.api.routers.index import index_router
 from imagedex.api.routers.keys import keys_router
 from imagedex.api.routers.metrics import metrics_router
+from imagedex.api.routers.model import model_router
 from imagedex.api.routers.query import query_router
 from imagedex.api.routers.snapshots import snapshots_router
 from imagedex.api.routers.stats import stats_router
@@ -55,6 +56,7 @@ def create_api(application: Services, *, max_body_seconds: float = 60.0) -> Fast
     routers = [
         query_router(context),
         index_router(context),
+        model_router(context),
         stats_router(context),
         images_router(context),
         snapshots_router(context),

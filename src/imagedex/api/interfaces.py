@@ -44,8 +44,8 @@ class Services(Protocol):
         """Answer a query, or give its next page."""
         ...
 
-    def read_picture(self, data: bytes) -> PictureTerm:
-        """Return what stands for a picture in a query, given the bytes of its file."""
+    def read_picture(self, data: bytes, *, index_prefix: str | None = None) -> PictureTerm:
+        """Return what stands for a picture in a query to an index, given its file's bytes."""
         ...
 
     def thumbnail(self, image_id: str, *, size: int, index_prefix: str | None = None) -> bytes:

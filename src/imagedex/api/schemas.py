@@ -106,6 +106,21 @@ class RestoreRequest(_Request):
     index_prefix: AbsolutePath | None = Field(None, description="By default the server's index.")
 
 
+class ModelRequest(_Request):
+    """Give an index another model."""
+
+    model_config = _examples({"model": "clip-ViT-B-32"})
+
+    model: Annotated[str, Field(min_length=1, max_length=200)] = Field(
+        description="A name of `imagedex models list`, not a path."
+    )
+    precision: Literal["fp32", "bf16", "int8"] | None = Field(
+        None, description="By default the server's for the server's own model, or `fp32`."
+    )
+    index_prefix: AbsolutePath | None = Field(None, description="By default the server's index.")
+    priority: PriorityName = "normal"
+
+
 class QueryRequest(_Request):
     """Find images by a text, by an image, or by several of both."""
 

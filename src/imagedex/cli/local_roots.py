@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagedex.app import build_application
-from imagedex.jobs import JobStatus
+from imagedex.jobs import JobKind, JobStatus
 
 if TYPE_CHECKING:
     from imagedex.indexing import Indexing
@@ -17,34 +17,42 @@ if TYPE_CHECKING:
 _JOBS_OF_A_PAGE = 100
 
 
-def with_local_roots(settings: Settings, named: Sequence[Path]) -> Settings:
+def with_local_roots(
+    settings: Settings, named: Sequence[Path], *, with_indexed: bool = False
+) -> Settings:
     """Return the settings with image roots that cover the directories named.
 
     Roots that are set are kept: they are the operator's own rule. Otherwise the roots are the
     directories named, and those of jobs that an earlier run left unfinished. Those go on in
     this run, were allowed when they were requested, and would fail if they no longer were.
+    ``with_indexed`` adds those of all jobs there ever were, for what reads all indexed images;
+    so does a change of model that is unfinished.
     """
     if settings.image_roots:
         return settings
-    roots = dict.fromkeys([*named, *_unfinished_directories(settings)])
+    roots = dict.fromkeys([*named, *_directories(settings, with_indexed=with_indexed)])
     return settings.model_copy(update={"image_roots": tuple(roots)})
 
 
-def _unfinished_directories(settings: Settings) -> list[Path]:
+def _directories(settings: Settings, *, with_indexed: bool) -> list[Path]:
     application = build_application(settings, run_jobs=False)
     try:
         application.start()
-        return [
-            directory
+        unfinished = [
+            job
             for status in (JobStatus.QUEUED, JobStatus.RUNNING)
             for job in _jobs_with_status(application.indexing, status)
-            for directory in _directories_of(job)
         ]
+        if with_indexed or any(job.kind is JobKind.CHANGE_MODEL for job in unfinished):
+            jobs = list(_jobs_with_status(application.indexing, None))
+        else:
+            jobs = unfinished
+        return [directory for job in jobs for directory in _directories_of(job)]
     finally:
         application.close()
 
 
-def _jobs_with_status(indexing: Indexing, status: JobStatus) -> Iterator[Job]:
+def _jobs_with_status(indexing: Indexing, status: JobStatus | None) -> Iterator[Job]:
     cursor: str | None = None
     while True:
         page = indexing.list_jobs(status=status, limit=_JOBS_OF_A_PAGE, cursor=cursor)

@@ -165,6 +165,20 @@ class ImagedexClient:
         params = _given(index_prefix=index_prefix)
         raise_for_problem(self._send("DELETE", f"/api/v1/snapshots/{_part(name)}", params=params))
 
+    def change_model(
+        self,
+        model: str,
+        *,
+        precision: str | None = None,
+        index_prefix: str | None = None,
+        priority: str = "normal",
+        idempotency_key: str | None = None,
+    ) -> TriggerReceipt:
+        """Request that an index be embedded anew with another model, and then have that one."""
+        body = {"model": model, "priority": priority}
+        body |= _given(precision=precision, index_prefix=index_prefix)
+        return self._post("/api/v1/index/model", body, TriggerReceipt, idempotency_key)
+
     def status(self, job_id: str) -> JobState:
         """Return a job's state."""
         return parse_answer(self._send("GET", f"/api/v1/index/status/{_part(job_id)}"), JobState)

@@ -35,7 +35,7 @@ metadata = MetaData(
 )
 
 # Jobs that run beside those which bring images in; a test holds the enumeration to it.
-UPKEEP_KINDS = "('rebuild', 'backup', 'snapshot')"
+UPKEEP_KINDS = "('rebuild', 'backup', 'snapshot', 'change_model')"
 
 # SQLite numbers rows by itself only when the key is called INTEGER, which holds 64 bits there.
 _BigKey = BigInteger().with_variant(Integer(), "sqlite")

@@ -1,6 +1,7 @@
 """The flow of images into an index: plan, embed, commit, publish."""
 
 from imagedex.indexing.absences import RemovalRules
+from imagedex.indexing.changing import ModelChange, ModelChanger
 from imagedex.indexing.chunk import ChunkTask, WorkerSetup, embed_chunk
 from imagedex.indexing.flow import IndexFlow
 from imagedex.indexing.interfaces import Indexing, IndexStats, JobReport, WorkerReport
@@ -22,6 +23,8 @@ __all__ = [
     "JobReport",
     "MergePolicy",
     "Merger",
+    "ModelChange",
+    "ModelChanger",
     "Publisher",
     "Reconciler",
     "RemovalRules",

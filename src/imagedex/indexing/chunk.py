@@ -95,7 +95,7 @@ def embed_chunk(context: WorkerContext, task: ChunkTask) -> ChunkDone:
     hashes = {path: [vector.content_hash for vector in known[path]] for path in known}
     harvest = _Harvest()
     waited = _embed(context, task, decoder.decode_unknown(task.image_paths, hashes), harvest)
-    taken = take_vectors(files, harvest.known, known)
+    taken = take_vectors(files, harvest.known, known, fingerprint=task.setup.model.fingerprint)
     missed = [i.image_path for i in harvest.known if i.image_path not in taken]
     if missed:
         waited += _embed(context, task, decoder.decode(missed), harvest)
@@ -107,7 +107,11 @@ def embed_chunk(context: WorkerContext, task: ChunkTask) -> ChunkDone:
     rows += taken.values()
     part = None
     if rows:
-        embedded = Part(tuple(facts for facts, _ in rows), np.stack([v for _, v in rows]))
+        embedded = Part(
+            tuple(facts for facts, _ in rows),
+            np.stack([v for _, v in rows]),
+            task.setup.model.fingerprint,
+        )
         part = files.write_part(task.job_id, task.number, task.fence, embedded)
     return ChunkDone(
         number=task.number,

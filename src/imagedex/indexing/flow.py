@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +17,11 @@ from imagedex.catalog import Catalog
 from imagedex.core.errors import EngineError
 from imagedex.core.images import FailureReason
 from imagedex.database import Database
+from imagedex.embedding import EmbeddingModel
 from imagedex.engine import Engine
 from imagedex.indexing.absences import RemovalRules, require_consent, sort_out
-from imagedex.indexing.chunk import ChunkTask, WorkerSetup, embed_chunk
+from imagedex.indexing.chunk import ChunkTask, WorkerSetup
+from imagedex.indexing.dispatch import embed_all
 from imagedex.indexing.known_vectors import KnownContents
 from imagedex.indexing.merging import Merger
 from imagedex.indexing.planning import Plan, plan_notified, plan_scan, settle_down
@@ -45,10 +46,6 @@ from imagedex.segments import IndexFiles
 
 _log = structlog.get_logger(__name__)
 
-_STOP_CHECK_SECONDS = 0.5
-"""How often a job that waits for its workers looks whether it should stop."""
-
-
 _NOTIFIED_ATTEMPTS = 3
 """How often a notified file is read that does not decode, the settle time apart."""
 
@@ -61,9 +58,6 @@ _MAY_BE_UNFINISHED = frozenset(
         FailureReason.UNREADABLE,
     }
 )
-
-_MAX_FAILED_CHUNKS = 3
-"""In one run of a job; with more of them it is the engine that fails and not a chunk."""
 
 _COMMIT_SHARE = 0.1
 """Of a job's time: a longer job publishes less often, or a day's work would be thousands of
@@ -83,6 +77,7 @@ class IndexFlow:
         publisher: Publisher,
         merger: Merger,
         setup: WorkerSetup,
+        model_of: Callable[[Path], EmbeddingModel],
         chunk_images: int,
         commit_images: int,
         commit_seconds: float,
@@ -92,6 +87,11 @@ class IndexFlow:
         settle_seconds: float,
         shared_from_images: int,
     ) -> None:
+        """Take what it works with.
+
+        ``model_of`` says which model an index has, which can change while a job runs; that of
+        ``setup`` is not used.
+        """
         self._database = database
         self._catalog = catalog
         self._jobs = jobs
@@ -99,6 +99,7 @@ class IndexFlow:
         self._publisher = publisher
         self._merger = merger
         self._setup = setup
+        self._model_of = model_of
         self._chunk_images = chunk_images
         self._commit_images = commit_images
         self._commit_seconds = commit_seconds
@@ -284,44 +285,37 @@ class IndexFlow:
         self._publisher.publish(run.lease, index_prefix)
 
     def _embed(self, run: JobRun, index_prefix: Path, chunks: list[Chunk]) -> None:
-        self._engine.start()
-        futures: set[Future[ChunkDone]] = set()
-        waiting = iter(chunks)
         unpublished = 0
-        failed: list[EngineError] = []
         started_at = published_at = time.monotonic()
         known = self._known_contents(run, index_prefix)
-        try:
-            while True:
-                if len(failed) < _MAX_FAILED_CHUNKS:
-                    self._fill(futures, waiting, run, index_prefix, known)
-                if not futures:
-                    break
-                done, futures = wait(
-                    futures, timeout=_STOP_CHECK_SECONDS, return_when=FIRST_COMPLETED
-                )
-                for future in done:
-                    try:
-                        done_chunk = future.result()
-                        unpublished += self._checkpoint(run, done_chunk)
-                        known.add_part(done_chunk.part)
-                    except EngineError as error:
-                        failed.append(error)
-                run.checkpoint()
-                now = time.monotonic()
-                pause = max(self._commit_seconds, _COMMIT_SHARE * (now - started_at))
-                is_due = now - published_at >= pause
-                if unpublished >= self._commit_images or (unpublished and is_due):
-                    self._publisher.publish(run.lease, index_prefix)
-                    known.follow_generation()
-                    unpublished = 0
-                    published_at = time.monotonic()
-        finally:
-            for future in futures:
-                future.cancel()
-        if failed:
-            # Only now: a chunk that kills its workers must not keep the others from being done.
-            raise failed[0]
+
+        def note(done: ChunkDone) -> None:
+            nonlocal unpublished
+            unpublished += self._checkpoint(run, done)
+            known.add_part(done.part)
+
+        def publish_if_due() -> None:
+            nonlocal unpublished, published_at
+            run.checkpoint()
+            now = time.monotonic()
+            pause = max(self._commit_seconds, _COMMIT_SHARE * (now - started_at))
+            is_due = now - published_at >= pause
+            if unpublished >= self._commit_images or (unpublished and is_due):
+                self._publisher.publish(run.lease, index_prefix)
+                known.follow_generation()
+                unpublished = 0
+                published_at = time.monotonic()
+
+        tasks = self._tasks(run, index_prefix, chunks, known)
+        job = run.lease.job
+        is_shared = job.kind is JobKind.FULL or job.total_images >= self._shared_from_images
+        embed_all(
+            self._engine,
+            tasks,
+            on_done=note,
+            on_tick=publish_if_due,
+            group=None if is_shared else job.job_id,
+        )
 
     def _known_contents(self, run: JobRun, index_prefix: Path) -> KnownContents:
         job = run.lease.job
@@ -330,40 +324,29 @@ class IndexFlow:
             self._catalog,
             job.index_id,
             files,
-            fingerprint=self._setup.model.fingerprint,
+            fingerprint=self._model_of(index_prefix).fingerprint,
             is_used=not job.request.get("force_reindex", False),
         )
         for chunk in self._jobs.chunks(job.job_id, ChunkState.EMBEDDED):
-            # Publishing plans anew what chunks have lost.
-            if chunk.part is not None and files.has_part(chunk.part):
-                known.add_part(chunk.part)
+            known.add_part(chunk.part)
         return known
 
-    def _fill(
-        self,
-        futures: set[Future[ChunkDone]],
-        waiting: Iterator[Chunk],
-        run: JobRun,
-        index_prefix: Path,
-        known: KnownContents,
-    ) -> None:
-        job = run.lease.job
-        is_shared = job.kind is JobKind.FULL or job.total_images >= self._shared_from_images
-        while len(futures) < self._engine.chunks_in_flight:
-            chunk = next(waiting, None)
-            if chunk is None:
-                return
-            task = ChunkTask(
-                setup=self._setup,
+    def _tasks(
+        self, run: JobRun, index_prefix: Path, chunks: list[Chunk], known: KnownContents
+    ) -> Iterator[ChunkTask]:
+        for chunk in chunks:
+            # For each chunk anew: the index may have got another model since the last one.
+            model = self._model_of(index_prefix)
+            known.be_of(model.fingerprint)
+            yield ChunkTask(
+                setup=replace(self._setup, model=model),
                 index_prefix=index_prefix,
-                job_id=job.job_id,
+                job_id=run.lease.job.job_id,
                 number=chunk.number,
                 fence=run.lease.fence,
                 image_paths=chunk.image_paths,
                 known=known.of(chunk.image_paths),
             )
-            group = None if is_shared else job.job_id
-            futures.add(self._engine.submit(embed_chunk, task, group=group))
 
     def _checkpoint(self, run: JobRun, done: ChunkDone) -> int:
         with self._database.transaction() as transaction:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from imagedex.embedding.runtimes import Precision
 from imagedex.jobs.interfaces import IdempotencyKey, Page
 from imagedex.jobs.records import Job, JobFailure, JobStatus, Priority, ScanFindings
 
@@ -94,6 +95,22 @@ class Indexing(Protocol):
         """Request that all segments of an index become one, with new search structures.
 
         Raises NotFound where nothing was indexed.
+        """
+        ...
+
+    def change_model(
+        self,
+        model: str,
+        *,
+        precision: Precision | None = None,
+        index_prefix: str | None = None,
+        priority: Priority = Priority.NORMAL,
+        idempotency: IdempotencyKey | None = None,
+    ) -> Job:
+        """Request that an index be embedded anew with another model, and then have that one.
+
+        Raises NotFound where nothing was indexed, InvalidRequest for a model that there is not,
+        ModelNotInstalled.
         """
         ...
 

@@ -75,10 +75,18 @@ class KnownContents:
         segments = manifest.segments if manifest is not None and is_usable else ()
         self._segments = {segment.number: segment.parquet.name for segment in segments}
 
+    def be_of(self, fingerprint: str) -> None:
+        """Count on vectors of this model alone from now on."""
+        if fingerprint != self._fingerprint:
+            self._fingerprint = fingerprint
+            self.follow_generation()
+
     def add_part(self, name: str | None) -> None:
         """Count on a part file of the job, if there is one, until it is published."""
         if name is None or not self._is_used:
             return
+        if self._files.part_fingerprint(name) != self._fingerprint:
+            return  # It is lost, or of the model that the index had before.
         for row, facts in enumerate(self._files.read_part_facts(name)):
             known = KnownVector(facts.content_hash, name, row)
             self._unpublished[facts.stamp.size].append(known)
@@ -106,12 +114,12 @@ class KnownContents:
 
 
 def take_vectors(
-    files: IndexFiles, images: Iterable[KnownImage], known: KnownVectors
+    files: IndexFiles, images: Iterable[KnownImage], known: KnownVectors, *, fingerprint: str
 ) -> dict[str, tuple[ImageFacts, NDArray[np.float32]]]:
     """Return facts and vectors of images whose content is known, by path.
 
-    What cannot be read, or is another content than was said, is left out: such an image
-    must be embedded.
+    What cannot be read, or is another content than was said or of another model, is left out:
+    such an image must be embedded.
     """
     by_file: dict[str, list[tuple[KnownImage, int]]] = defaultdict(list)
     for image in images:
@@ -123,6 +131,8 @@ def take_vectors(
             part = files.read_rows(file, [row for _, row in wanted])
         except StorageError as error:
             _log.warning("known_vectors_not_read", file=file, error=str(error))
+            continue
+        if part.fingerprint != fingerprint:
             continue
         for (image, _), facts, row in zip(wanted, part.facts, part.vectors, strict=True):
             if facts.content_hash == image.content_hash and np.isfinite(row).all():

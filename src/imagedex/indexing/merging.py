@@ -15,7 +15,17 @@ import structlog
 
 from imagedex.core.errors import StorageError, Superseded
 from imagedex.indexing.publishing import Publisher
-from imagedex.jobs import JobKind, JobRun, JobStore, JobYielded, Lane, Lease, NewJob, Priority
+from imagedex.jobs import (
+    JobKind,
+    JobRun,
+    JobStatus,
+    JobStore,
+    JobYielded,
+    Lane,
+    Lease,
+    NewJob,
+    Priority,
+)
 from imagedex.segments import Manifest, SegmentEntry
 
 _SPARE = 1.1  # Times the size of what is merged: room for others.
@@ -62,8 +72,8 @@ class Merger:
             rebuild = self._jobs.submit(new)
             _log.info("rebuild_due", index_prefix=str(index_prefix), job_id=rebuild.job_id)
             return
-        if self._jobs.is_running(job.index_id, Lane.UPKEEP):
-            return  # A rebuild would have to begin anew if its segments went away.
+        if self._is_rebuilding(job.index_id):
+            return  # It would have to begin anew if its segments went away.
         try:
             _require_space(index_prefix, manifest, due)
             publisher.merge(lease, index_prefix, due)
@@ -74,6 +84,13 @@ class Merger:
                 segments=len(due),
                 error=str(error),
             )
+
+    def _is_rebuilding(self, index_id: int) -> bool:
+        """Say whether a rebuild runs; a change of model reads the current segments anew."""
+        return self._jobs.is_running(index_id, Lane.UPKEEP) and any(
+            job.kind is JobKind.REBUILD and job.status is JobStatus.RUNNING
+            for job in map(self._jobs.get, self._jobs.active_job_ids(index_id))
+        )
 
     def rebuild(self, run: JobRun) -> None:
         """Run a rebuild job: make one segment of all, with new search structures.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -22,13 +23,41 @@ from imagedex.indexing.absences import surely_gone
 from imagedex.indexing.reconciling import Reconciler
 from imagedex.indexing.turns import IndexTurn, IndexTurns
 from imagedex.ingest import ImageRoots
-from imagedex.jobs import Chunk, ChunkAction, ChunkDone, ChunkState, JobStore, Lane, Lease
+from imagedex.jobs import (
+    Chunk,
+    ChunkAction,
+    ChunkDone,
+    ChunkState,
+    JobStatus,
+    JobStore,
+    Lane,
+    Lease,
+)
 from imagedex.segments import Commit, IndexFiles, Manifest, Merge
 
 _MOVES_AT_ONCE = 2_000  # Some hundredths of a second, in which other writers wait.
 _MOVES_PAUSE_SECONDS = 0.002
 
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredSpace:
+    """The vectors of an index that is there: a ``VectorSpace``."""
+
+    name: str
+    dim: int
+    fingerprint: str
+
+
+def _is_usable(files: IndexFiles, chunk: Chunk, space: VectorSpace) -> bool:
+    """Say whether a chunk can be published; a part of another model goes, so that it is lost."""
+    if chunk.part is None:
+        return True
+    fingerprint = files.part_fingerprint(chunk.part)
+    if fingerprint is not None and fingerprint != space.fingerprint:
+        files.remove_part(chunk.part)
+    return fingerprint == space.fingerprint
 
 
 def _go_on() -> None:
@@ -50,6 +79,7 @@ class Publisher:
         on_published: Callable[[Path], object],
         turns: IndexTurns,
     ) -> None:
+        """Take what it works with; ``model`` is that of new indexes, and of ``publish_done``."""
         self._database = database
         self._catalog = catalog
         self._jobs = jobs
@@ -86,7 +116,8 @@ class Publisher:
     def publish(self, lease: Lease, index_prefix: Path) -> None:
         """Publish all that the job has embedded; does nothing when that is nothing.
 
-        Chunks whose part files are gone are planned again. Raises LeaseLost when another owner
+        Chunks whose part files are gone, or of a model that the index no longer has, are planned
+        again. Raises LeaseLost when another owner
         has taken over, StorageError when the storage fails; in both cases the current
         generation is what it was.
         """
@@ -95,19 +126,27 @@ class Publisher:
             self._jobs.replan_chunks(lease, lost)
 
     def _publish(self, lease: Lease, index_prefix: Path, job_id: str) -> list[int]:
-        """Publish a job's embedded chunks; return those whose part files are gone."""
+        """Publish a job's embedded chunks; return those whose part files are of no use."""
         with self._turns.of(index_prefix).held():
             # Before anything is looked up: it may find that chunks are published already.
             self.reconcile(index_prefix)
             files = self._files_of(index_prefix)
+            space = self._space_of(files)
             embedded = self._jobs.chunks(job_id, ChunkState.EMBEDDED)
-            lost = [c.number for c in embedded if c.part is not None and not files.has_part(c.part)]
+            lost = [chunk.number for chunk in embedded if not _is_usable(files, chunk, space)]
             if lost:
                 _log.warning("part_files_lost", job_id=job_id, chunks=lost)
             chunks = [chunk for chunk in embedded if chunk.number not in lost]
             if chunks:
-                self._publish_chunks(lease, index_prefix, job_id, chunks)
+                self._publish_chunks(lease, index_prefix, job_id, chunks, space)
         return lost
+
+    def _space_of(self, files: IndexFiles) -> VectorSpace:
+        """Return what vectors the index has: its own model's, or the default one's if it is new."""
+        manifest = files.current()
+        if manifest is None:
+            return self._model
+        return _StoredSpace(manifest.model_name, manifest.dim, manifest.fingerprint)
 
     def publish_done(self, lease: Lease, index_prefix: Path, done: Sequence[ChunkDone]) -> None:
         """Publish chunks of the job that no checkpoint has recorded as embedded before.
@@ -130,10 +169,24 @@ class Publisher:
 
         with self._turns.of(index_prefix).held():
             self.reconcile(index_prefix)
-            self._commit(lease, index_prefix, job_id, numbers, parts, gone=[], record=record)
+            self._commit(
+                lease,
+                index_prefix,
+                job_id,
+                numbers,
+                parts,
+                space=self._model,
+                gone=[],
+                record=record,
+            )
 
     def _publish_chunks(
-        self, lease: Lease, index_prefix: Path, job_id: str, chunks: list[Chunk]
+        self,
+        lease: Lease,
+        index_prefix: Path,
+        job_id: str,
+        chunks: list[Chunk],
+        space: VectorSpace,
     ) -> None:
         removals = [chunk for chunk in chunks if chunk.action is ChunkAction.REMOVE]
         # Looked at once more: storage that failed may have let days pass since they were planned,
@@ -147,7 +200,9 @@ class Publisher:
         def record(transaction: Transaction) -> None:
             self._catalog.forget_images(transaction, lease.job.index_id, gone)
 
-        self._commit(lease, index_prefix, job_id, numbers, parts, gone=gone, record=record)
+        self._commit(
+            lease, index_prefix, job_id, numbers, parts, space=space, gone=gone, record=record
+        )
 
     def _commit(
         self,
@@ -157,6 +212,7 @@ class Publisher:
         numbers: tuple[int, ...],
         parts: tuple[str, ...],
         *,
+        space: VectorSpace,
         gone: list[str],
         record: Callable[[Transaction], None],
     ) -> None:
@@ -176,9 +232,9 @@ class Publisher:
                 Commit(
                     expected_generation=self._catalog.ensure_index(index_prefix).generation,
                     fence=lease.fence,
-                    model_name=self._model.name,
-                    fingerprint=self._model.fingerprint,
-                    dim=self._model.dim,
+                    model_name=space.name,
+                    fingerprint=space.fingerprint,
+                    dim=space.dim,
                     job_id=job_id,
                     chunks=numbers,
                     parts=parts,
@@ -295,10 +351,16 @@ class Publisher:
         ``done_job_id`` is an active job that has nothing left to do, so that its parts go too.
         """
         keep_jobs = {
+            *self._failed_changes(index_id),
             *(job_id for job_id in self._jobs.active_job_ids(index_id) if job_id != done_job_id),
             *self._jobs.embedded_job_ids(index_id),
         }
         self._sweep(index_prefix, sorted(keep_jobs))
+
+    def _failed_changes(self, index_id: int) -> list[str]:
+        """Return changes of model that failed: to retry one costs what is left to embed."""
+        changes = self._jobs.embedded_job_ids(index_id, Lane.UPKEEP)
+        return [one for one in changes if self._jobs.get(one).status is JobStatus.FAILED]
 
     def sweep_generations(self, index_prefix: Path) -> None:
         """Delete the files of generations that are kept no longer, as ``sweep`` does; no parts.

@@ -110,9 +110,10 @@ class Reconciler:
             )
 
     def _place_all(self, index_id: int, files: IndexFiles, manifest: Manifest) -> None:
-        """Finish the moves of a merge that was recorded, but for some locations, before a crash.
+        """Place all images of a generation that was recorded but for locations.
 
-        Whatever lies in a segment that is no more is placed where the current generation has it.
+        After a merge that was cut short, and after a change of model. Whatever lies in a segment
+        that is no more is placed where the current generation has it, or else forgotten.
         """
         numbers = {entry.number for entry in manifest.segments}
         gone = files.read_tombstones(manifest.tombstones)
@@ -122,6 +123,8 @@ class Reconciler:
                 with self._database.transaction() as transaction:
                     self._catalog.place(transaction, index_id, batch, segments=numbers)
         with self._database.transaction() as transaction:
+            # A change of model leaves out what it could not embed.
+            self._catalog.forget_lost(transaction, index_id, segments=numbers)
             self._catalog.end_move(transaction, index_id)
 
     def _replay(self, index_id: int, files: IndexFiles, manifest: Manifest, *, since: int) -> None:

@@ -10,10 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from imagedex.catalog import Catalog
-from imagedex.core.errors import InvalidRequest, NotFound, SettingsError
+from imagedex.core.errors import (
+    InvalidRequest,
+    ModelError,
+    ModelNotInstalled,
+    NotFound,
+    SettingsError,
+)
 from imagedex.core.times import utc_now
 from imagedex.embedding import EmbeddingModel
+from imagedex.embedding.runtimes import Precision
 from imagedex.engine import Engine, WorkerStatus
+from imagedex.indexing.changing import ModelChange, new_model_change
 from imagedex.indexing.interfaces import IndexStats, JobReport, WorkerReport
 from imagedex.indexing.locations import IndexLocations
 from imagedex.indexing.merging import new_rebuild
@@ -42,6 +50,7 @@ class IndexingService:
         jobs: JobStore,
         engine: Engine,
         model: EmbeddingModel,
+        find_model: Callable[[str, Precision | None], EmbeddingModel],
         image_roots: ImageRoots,
         locations: IndexLocations,
         files_of: Callable[[Path], IndexFiles],
@@ -50,6 +59,7 @@ class IndexingService:
         self._jobs = jobs
         self._engine = engine
         self._model = model
+        self._find_model = find_model
         self._image_roots = image_roots
         self._locations = locations
         self._files_of = files_of
@@ -107,6 +117,34 @@ class IndexingService:
             raise NotFound(f"There is no index at {str(prefix)!r}; index a directory first.")
         index_id = self._catalog.ensure_index(prefix).index_id
         new = new_rebuild(index_id, prefix, images_count=manifest.images, priority=priority)
+        return self._jobs.submit(new, idempotency)
+
+    def change_model(
+        self,
+        model: str,
+        *,
+        precision: Precision | None = None,
+        index_prefix: str | None = None,
+        priority: Priority = Priority.NORMAL,
+        idempotency: IdempotencyKey | None = None,
+    ) -> Job:
+        """Request that an index be embedded anew with another model, and then have that one."""
+        prefix = self._locations.resolve(index_prefix)
+        manifest = self._files_of(prefix).current()
+        if manifest is None:
+            raise NotFound(
+                f"There is no index at {str(prefix)!r} whose model to change; set IMAGEDEX_MODEL "
+                "for a new one."
+            )
+        try:
+            found = self._find_model(model, precision)
+        except ModelNotInstalled:
+            raise
+        except ModelError as error:
+            raise InvalidRequest(str(error)) from error
+        change = ModelChange(prefix, model, precision, found.fingerprint)
+        index_id = self._catalog.ensure_index(prefix).index_id
+        new = new_model_change(index_id, change, images_count=manifest.images, priority=priority)
         return self._jobs.submit(new, idempotency)
 
     def _submit(

@@ -254,6 +254,13 @@ class JobStore(Protocol):
         """
         ...
 
+    def extend_plan(self, lease: Lease, chunks: Iterable[PlannedChunk]) -> None:
+        """Add chunks to a job that has its plan; their images count among its own.
+
+        Raises LeaseLost.
+        """
+        ...
+
     def retry_failures(
         self, lease: Lease, reasons: Collection[FailureReason], *, below_attempts: int
     ) -> int:
@@ -308,8 +315,8 @@ class JobStore(Protocol):
         """Say whether a job runs in this lane of an index."""
         ...
 
-    def embedded_job_ids(self, index_id: int) -> list[str]:
-        """Return the jobs of an index that have embedded chunks, oldest submission first.
+    def embedded_job_ids(self, index_id: int, lane: Lane = Lane.FLOW) -> list[str]:
+        """Return the jobs of a lane that have embedded chunks, oldest submission first.
 
         Whatever their status: one that failed or was cancelled leaves such chunks behind, and
         they can still be published. A removal counts as embedded from its planning on.

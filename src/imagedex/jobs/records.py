@@ -15,7 +15,7 @@ class Lane(StrEnum):
     """Which jobs of an index wait for each other: one job runs in each of its lanes."""
 
     FLOW = "flow"  # What brings images in and takes them out.
-    UPKEEP = "upkeep"  # What may take long and changes nothing that a search finds.
+    UPKEEP = "upkeep"  # What may take long, and until its end changes nothing that is found.
 
 
 class JobKind(StrEnum):
@@ -28,12 +28,15 @@ class JobKind(StrEnum):
     BACKUP = "backup"  # Copy the database; of no index, so it is the default one's.
     SNAPSHOT = "snapshot"  # Keep the current generation of an index.
     RESTORE = "restore"  # Make a snapshot the current generation.
+    CHANGE_MODEL = "change_model"  # Embed all that an index has with another model.
 
     @property
     def lane(self) -> Lane:
         """The lane in which such jobs run."""
-        upkeep = (JobKind.REBUILD, JobKind.BACKUP, JobKind.SNAPSHOT)
-        return Lane.UPKEEP if self in upkeep else Lane.FLOW
+        return Lane.UPKEEP if self in _UPKEEP_KINDS else Lane.FLOW
+
+
+_UPKEEP_KINDS = (JobKind.REBUILD, JobKind.BACKUP, JobKind.SNAPSHOT, JobKind.CHANGE_MODEL)
 
 
 class JobStatus(StrEnum):

@@ -204,7 +204,7 @@ class ImportFlow:
                 run.lease.job.job_id,
                 chunk.number,
                 run.lease.fence,
-                Part(good, found.vectors[found.is_usable]),
+                Part(good, found.vectors[found.is_usable], request.fingerprint),
             )
         return ChunkDone(
             number=chunk.number,

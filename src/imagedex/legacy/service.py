@@ -42,13 +42,14 @@ class LegacyService:
         locations: IndexLocations,
         files_of: Callable[[Path], IndexFiles],
         space_of: Callable[[str], VectorSpace],
-        encoder: TextEncoder,
+        encoder_of: Callable[[Path], TextEncoder],
         ask: Callable[[str, int, str | None], QueryAnswer],
     ) -> None:
         """Take what it works with.
 
-        ``space_of`` says by a model's name what vectors it has made, or raises ModelError; ``ask``
-        answers a text with so many images, from the index of that prefix.
+        ``space_of`` says by a model's name what vectors it has made, or raises ModelError;
+        ``encoder_of`` gives what encodes texts for an index, and ``ask`` answers a text with so
+        many images, from the index of that prefix.
         """
         self._catalog = catalog
         self._jobs = jobs
@@ -56,7 +57,7 @@ class LegacyService:
         self._locations = locations
         self._files_of = files_of
         self._space_of = space_of
-        self._encoder = encoder
+        self._encoder_of = encoder_of
         self._ask = ask
 
     def adopt(
@@ -120,8 +121,8 @@ class LegacyService:
         """Ask an old index and one of ours for the same texts, at least one.
 
         The old one is searched as its scripts did, by Faiss, with the text vectors of the model
-        that is set. Raises InvalidRequest for texts that cannot be asked and when either index
-        has nothing to compare, ModelNotInstalled when texts cannot be embedded,
+        that our index has. Raises InvalidRequest for texts that cannot be asked and when either
+        index has nothing to compare, ModelNotInstalled when texts cannot be embedded,
         FingerprintMismatch, StorageError.
         """
         for text in texts:
@@ -149,15 +150,25 @@ class LegacyService:
                     [result.image_path for result in answer.results],
                 )
                 for text, rows, answer in zip(
-                    texts, self._old_best(pair, texts, options.top_k), asked, strict=True
+                    texts,
+                    self._old_best(
+                        pair,
+                        self._encoder_of(self._locations.resolve(index_prefix)),
+                        texts,
+                        options.top_k,
+                    ),
+                    asked,
+                    strict=True,
                 )
             ),
         )
 
-    def _old_best(self, pair: LegacyPair, texts: Sequence[str], top_k: int) -> list[list[int]]:
+    def _old_best(
+        self, pair: LegacyPair, encoder: TextEncoder, texts: Sequence[str], top_k: int
+    ) -> list[list[int]]:
         found: list[list[int]] = []
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
-            vectors = self._encoder.encode_texts(texts[start : start + _TEXTS_AT_ONCE]).vectors
+            vectors = encoder.encode_texts(texts[start : start + _TEXTS_AT_ONCE]).vectors
             if vectors.shape[1] != pair.dim:
                 raise InvalidRequest(
                     f"The vectors of the old index have {pair.dim} numbers, but those of texts "

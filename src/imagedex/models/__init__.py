@@ -3,6 +3,7 @@
 from imagedex.models.absent import AbsentModel, absent_model
 from imagedex.models.find import ENTRY_POINT_GROUP, find_model
 from imagedex.models.known import KNOWN_MODELS
+from imagedex.models.of_index import IndexModels
 from imagedex.models.records import FileFault, HubSource, InstalledModel, KnownModel
 from imagedex.models.store import ModelStore
 
@@ -12,6 +13,7 @@ __all__ = [
     "AbsentModel",
     "FileFault",
     "HubSource",
+    "IndexModels",
     "InstalledModel",
     "KnownModel",
     "ModelStore",

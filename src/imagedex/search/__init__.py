@@ -4,6 +4,7 @@ from imagedex.search.interfaces import QueryAnswer, Result
 from imagedex.search.pictures import PictureReader
 from imagedex.search.query import ImageTerm, PictureTerm, Query, Term, TextTerm
 from imagedex.search.service import QueryService
+from imagedex.search.services import QueryServices
 from imagedex.search.verifying import BackgroundVerifier
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Query",
     "QueryAnswer",
     "QueryService",
+    "QueryServices",
     "Result",
     "Term",
     "TextTerm",

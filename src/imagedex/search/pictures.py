@@ -53,7 +53,11 @@ class PictureReader:
         if not np.isfinite(vector).all():
             failure = ImageFailure.without_direction(outcome.facts)
             raise _unusable(failure.reason, failure.detail)
-        return PictureTerm(outcome.facts.content_hash, vector.astype(np.float32).tobytes())
+        return PictureTerm(
+            outcome.facts.content_hash,
+            vector.astype(np.float32).tobytes(),
+            fingerprint=self._model.fingerprint,
+        )
 
     def close(self) -> None:
         """End the decoder process. Calling it again does nothing."""

@@ -38,6 +38,8 @@ class PictureTerm:
     content_hash: str  # SHA-256 of its file: what tells pictures apart.
     vector: bytes = field(compare=False, repr=False)  # Of unit length, native float32.
     weight: float = 1.0
+    # Of the model that made the vector; a query to an index of another one is refused.
+    fingerprint: str | None = field(default=None, compare=False)
 
 
 Term: TypeAlias = TextTerm | ImageTerm | PictureTerm

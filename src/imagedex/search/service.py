@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from imagedex.core.errors import ModelError
+from imagedex.core.errors import FingerprintMismatch, ModelError
 from imagedex.embedding.interfaces import TextEncoder
 from imagedex.search.cursors import Cursor
 from imagedex.search.finding import Finder
 from imagedex.search.interfaces import QueryAnswer
 from imagedex.search.live import LiveIndex, Serving
 from imagedex.search.paging import Page, find_page
-from imagedex.search.query import Query, require_valid_query
+from imagedex.search.query import PictureTerm, Query, require_valid_query
 from imagedex.segments import IndexFiles
 
 _CHECK_TEXT = "a photo"
@@ -70,6 +70,7 @@ class QueryService:
         """
         started = time.perf_counter()
         require_valid_query(query)
+        self._require_own_pictures(query)
         place = None if cursor is None else Cursor.parse(cursor)
         live = self._live_index(index_prefix)
         serving = self._serving(index_prefix, live)
@@ -93,6 +94,16 @@ class QueryService:
             live.hold(serving)
         return answer
 
+    def _require_own_pictures(self, query: Query) -> None:
+        """Raise FingerprintMismatch for a picture whose vector another model has made."""
+        for term in query.terms:
+            made_by = term.fingerprint if isinstance(term, PictureTerm) else None
+            if made_by not in (None, self._fingerprint):
+                raise FingerprintMismatch(
+                    f"The picture was read for the model {made_by!r}, but the index has "
+                    f"{self._fingerprint!r} by now; send it again."
+                )
+
     def refresh(self, index_prefix: Path) -> int:
         """Serve the current generation from now on, and return its number (0 for no index).
 
@@ -109,6 +120,15 @@ class QueryService:
         Raises StorageError.
         """
         self._live_index(index_prefix).verify(should_stop=should_stop)
+
+    def forget(self, index_prefix: Path) -> None:
+        """Let go of what is open of an index, which another service has taken over."""
+        with self._live_lock:
+            self._live.pop(index_prefix, None)
+
+    def warm(self) -> None:
+        """Encode a text, so that no query waits for the model to be loaded. Raises ModelError."""
+        self._finder.encode([_CHECK_TEXT])
 
     def check(self, index_prefix: Path) -> int:
         """Encode a text and search with it, past all caches; return the generation searched.

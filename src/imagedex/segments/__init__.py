@@ -11,7 +11,10 @@ from imagedex.segments.interfaces import (
     IvfPolicy,
     Merge,
     OpenGeneration,
+    PartRows,
     PreparedMerge,
+    PreparedReplacement,
+    Replacement,
 )
 from imagedex.segments.live_rows import LiveRows
 from imagedex.segments.lock import publish_lock
@@ -47,7 +50,10 @@ __all__ = [
     "MovedRows",
     "OpenGeneration",
     "Part",
+    "PartRows",
     "PreparedMerge",
+    "PreparedReplacement",
+    "Replacement",
     "SegmentEntry",
     "Snapshot",
     "SnapshotDirectory",

@@ -329,8 +329,23 @@ def read_rows(path: Path, rows: Sequence[int]) -> Part:
             facts.update(zip(inside.tolist(), _facts_of(taken), strict=True))
             vectors.update(zip(inside.tolist(), ImageTable(taken).vectors(), strict=True))
         dim = file.schema_arrow.field("vector").type.list_size
+        fingerprint = _fingerprint_in(file)
     stacked = np.array([vectors[row] for row in rows], dtype=np.float32).reshape(len(rows), dim)
-    return Part(tuple(facts[row] for row in rows), stacked)
+    return Part(tuple(facts[row] for row in rows), stacked, fingerprint)
+
+
+def read_fingerprint(path: Path) -> str:
+    """Return which model made the vectors of a file; empty where it does not say.
+
+    Raises CorruptIndex, StorageError.
+    """
+    with _reading(path), _image_file(path) as file:
+        return _fingerprint_in(file)
+
+
+def _fingerprint_in(file: Any) -> str:
+    metadata = file.schema_arrow.metadata or {}
+    return str(metadata.get(f"{_METADATA_PREFIX}fingerprint".encode(), b"").decode())
 
 
 def write_tombstones(

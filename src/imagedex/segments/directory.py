@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from imagedex.core.errors import CorruptIndex
@@ -12,13 +12,21 @@ from imagedex.segments import _parquet, layout
 from imagedex.segments.durable import make_directory, storage_errors
 from imagedex.segments.generation import DirectoryGeneration, OpenSegment, open_segment
 from imagedex.segments.integrity import Interrupted
-from imagedex.segments.interfaces import Commit, IvfPolicy, Merge, OpenGeneration
+from imagedex.segments.interfaces import (
+    Commit,
+    IvfPolicy,
+    Merge,
+    OpenGeneration,
+    PreparedReplacement,
+    Replacement,
+)
 from imagedex.segments.lock import publish_lock
 from imagedex.segments.merging import PreparedMerge, prepare_merge
-from imagedex.segments.parts import part_path, write_part
+from imagedex.segments.parts import part_path, remove_parts, write_part
 from imagedex.segments.published import Published, read_published
 from imagedex.segments.publishing import publish_commit
 from imagedex.segments.records import ImageBlock, Manifest, Part, SegmentEntry, TombstoneEntry
+from imagedex.segments.replacing import prepare_replacement
 from imagedex.segments.sweeping import sweep
 from imagedex.segments.tombstones import TombstoneFiles, Tombstones, add_tombstones
 from imagedex.segments.verification import LARGE_BYTES, Verification
@@ -65,11 +73,19 @@ class DirectoryIndexFiles:
         """Write a part file durably and atomically; return its name below the prefix."""
         return write_part(self._index_prefix, job_id, chunk, fence, part)
 
-    def has_part(self, name: str) -> bool:
-        """Say whether a part file is there. Raises StorageError when the storage cannot tell."""
+    def part_fingerprint(self, name: str) -> str | None:
+        """Return which model made a part's vectors, or None when the file is not there."""
         path = part_path(self._index_prefix, name)
         with storage_errors("look for", path):
-            return path.is_file()
+            if not path.is_file():
+                return None
+        return _parquet.read_fingerprint(path)
+
+    def remove_part(self, name: str) -> None:
+        """Delete a part file, if it is there. Raises StorageError."""
+        path = part_path(self._index_prefix, name)
+        with storage_errors("delete", path):
+            path.unlink(missing_ok=True)
 
     def read_part_paths(self, name: str) -> list[str]:
         """Return the image paths of a part file, in row order."""
@@ -121,6 +137,16 @@ class DirectoryIndexFiles:
         """Publish one segment in the place of several; see ``IndexFiles.merge``."""
         with self.prepare_merge(merge, lambda: None) as prepared:
             return prepared.publish()[0]
+
+    def prepare_replacement(
+        self, replacement: Replacement
+    ) -> AbstractContextManager[PreparedReplacement]:
+        """Give the index another model; see ``IndexFiles.prepare_replacement``."""
+        return prepare_replacement(self._index_prefix, replacement, self._ivf, self._lock)
+
+    def remove_parts(self, job_id: str) -> None:
+        """Delete all part files of a job. Raises StorageError."""
+        remove_parts(self._index_prefix, job_id)
 
     def read_facts(self, segment: SegmentEntry) -> Iterator[tuple[RowLocation, ImageFacts]]:
         """Yield what a published segment records of its images, in row order."""

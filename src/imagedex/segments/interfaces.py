@@ -74,6 +74,46 @@ class PreparedMerge(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """Vectors of another model that are to take the place of all that an index has."""
+
+    fence: int  # Held against those of merges beside commits, which go on meanwhile.
+    job_id: str
+    model_name: str
+    fingerprint: str
+    dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartRows:
+    """Some rows of a part file."""
+
+    name: str
+    rows: Sequence[int]
+
+
+class PreparedReplacement(Protocol):
+    """Segments of another model that are built and not published."""
+
+    def add(self, parts: Sequence[PartRows]) -> int:
+        """Build a segment of rows of part files, at least one; return its number.
+
+        The rows lie there in the order of the parts, those of one part in the order of its file.
+        Raises CorruptIndex for a part that is missing, damaged or of another model, StorageError.
+        """
+        ...
+
+    def publish(self, *, expected_generation: int, removed: Sequence[RowLocation]) -> Manifest:
+        """Publish a generation that holds the new segments alone; return its manifest.
+
+        ``removed`` names rows by the numbers that ``add`` gave; they count no longer. Raises
+        LeaseLost when another generation than the expected one is current or a newer fence has
+        published, StorageError; then the current generation is what it was.
+        """
+        ...
+
+
 class IndexFiles(Protocol):
     """The files below one index prefix. Safe to call from several threads and processes."""
 
@@ -94,8 +134,16 @@ class IndexFiles(Protocol):
         """Write a part file durably and atomically; return its name below the prefix."""
         ...
 
-    def has_part(self, name: str) -> bool:
-        """Say whether a part file is there."""
+    def part_fingerprint(self, name: str) -> str | None:
+        """Return which model made a part's vectors, or None when the file is not there.
+
+        Empty for a file that does not say, as those of older versions. Raises CorruptIndex,
+        StorageError.
+        """
+        ...
+
+    def remove_part(self, name: str) -> None:
+        """Delete a part file, if it is there. Raises StorageError."""
         ...
 
     def read_part_paths(self, name: str) -> list[str]:
@@ -118,9 +166,9 @@ class IndexFiles(Protocol):
         """Publish a new generation and return its manifest.
 
         ``parts`` may be empty (only removals). Raises LeaseLost when a newer fence has published
-        or the current generation is not the expected one, FingerprintMismatch when the index
-        holds vectors of another model, StorageError when the storage fails; then the current
-        generation is what it was. Generations rise, but a number may be left out.
+        or the current generation is not the expected one, FingerprintMismatch when the index,
+        or a part, holds vectors of another model, StorageError when the storage fails; then the
+        current generation is what it was. Generations rise, but a number may be left out.
         """
         ...
 
@@ -142,6 +190,20 @@ class IndexFiles(Protocol):
         A search finds the same before and after. The rows get new locations, in the order of
         the segments. It prepares the merge and publishes it, and raises what these do.
         """
+        ...
+
+    def prepare_replacement(
+        self, replacement: Replacement
+    ) -> AbstractContextManager[PreparedReplacement]:
+        """Give the index another model, by segments that are built and published in the block.
+
+        Commits may go on until it is published. Whatever was not published leaves nothing
+        behind. Raises ValueError when there is no index, StorageError.
+        """
+        ...
+
+    def remove_parts(self, job_id: str) -> None:
+        """Delete all part files of a job. Raises StorageError."""
         ...
 
     def read_facts(self, segment: SegmentEntry) -> Iterator[tuple[RowLocation, ImageFacts]]:

@@ -66,18 +66,22 @@ def tombstone_name(generation: int, fence: int) -> str:
 
 def part_name(job_id: str, chunk: int, fence: int) -> str:
     """Name the part file of a chunk. Raises ValueError for what cannot be part of a name."""
-    if not _JOB_ID.fullmatch(job_id):
-        raise ValueError(f"Job id {job_id!r} cannot name a directory; expected letters and digits.")
+    directory = parts_name(job_id)
     if chunk < 0 or fence < 0:
         raise ValueError(f"Chunk {chunk} and fence {fence} must not be negative.")
-    return f"{PARTS}/{job_id}/{chunk:06d}-{fence}.parquet"
+    return f"{directory}/{chunk:06d}-{fence}.parquet"
+
+
+def parts_name(job_id: str) -> str:
+    """Name the directory of a job's parts. Raises ValueError as ``part_name`` does."""
+    if not _JOB_ID.fullmatch(job_id):
+        raise ValueError(f"Job id {job_id!r} cannot name a directory; expected letters and digits.")
+    return f"{PARTS}/{job_id}"
 
 
 def staging_name(job_id: str, fence: int) -> str:
     """Name the directory in which a merge builds. Raises ValueError as ``part_name`` does."""
-    if not _JOB_ID.fullmatch(job_id):
-        raise ValueError(f"Job id {job_id!r} cannot name a directory; expected letters and digits.")
-    return f"{PARTS}/{job_id}/merge-{fence}"
+    return f"{parts_name(job_id)}/merge-{fence}"
 
 
 def is_staging(name: str) -> bool:

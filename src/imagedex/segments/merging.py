@@ -127,7 +127,7 @@ def prepare_merge(
     gone = tombstones.of(base.tombstones)
     staging = index_prefix / layout.staging_name(merge.job_id, merge.fence)
     try:
-        _remove_staging(staging.parent)
+        remove_staging(staging.parent)
         checkpoint()
         rows = sum(entry.rows - len(gone.rows_of(entry.number)) for entry in merged)
         staged = None
@@ -156,7 +156,7 @@ def prepare_merge(
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _remove_staging(directory: Path) -> None:
+def remove_staging(directory: Path) -> None:
     """Delete what an earlier run of the same job has built; an owner that was replaced is told."""
     with storage_errors("tidy up", directory):
         for path in directory.glob("merge-*"):

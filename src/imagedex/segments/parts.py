@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from imagedex.core.errors import CorruptIndex
+from imagedex.core.errors import CorruptIndex, FingerprintMismatch
 from imagedex.segments import layout
-from imagedex.segments._parquet import ImageTable, read_images
-from imagedex.segments.durable import make_directory, replace_file
+from imagedex.segments._parquet import ImageTable, read_fingerprint, read_images
+from imagedex.segments.durable import make_directory, replace_file, storage_errors
 from imagedex.segments.records import Part
 
 _LENGTH_TOLERANCE = 1e-3
@@ -28,20 +29,34 @@ def write_part(index_prefix: Path, job_id: str, chunk: int, fence: int, part: Pa
     table = ImageTable.from_part(part)
     path = index_prefix / name
     make_directory(path.parent)
-    metadata = {"job_id": job_id, "chunk": str(chunk), "fence": str(fence)}
+    metadata = {
+        "job_id": job_id,
+        "chunk": str(chunk),
+        "fence": str(fence),
+        "fingerprint": part.fingerprint,
+    }
     replace_file(path, lambda file: table.write_to(file, metadata))
     return name
 
 
-def read_parts(index_prefix: Path, names: Sequence[str], *, dim: int) -> ImageTable | None:
+def read_parts(
+    index_prefix: Path, names: Sequence[str], *, fingerprint: str, dim: int
+) -> ImageTable | None:
     """Return the rows of part files, in order; None when there are none.
 
-    Raises CorruptIndex for a part that is missing, damaged or of another dim, and ValueError
-    when an image is in them twice.
+    Raises CorruptIndex for a part that is missing, damaged or of another dim,
+    FingerprintMismatch for one of another model, and ValueError when an image is in them twice.
     """
     tables = []
     for name in names:
-        table = read_images(part_path(index_prefix, name))
+        path = part_path(index_prefix, name)
+        found = read_fingerprint(path)
+        if found != fingerprint:
+            raise FingerprintMismatch(
+                f"Part file {name!r} has vectors of {found or 'an unnamed model'!r} but the commit "
+                f"is one of {fingerprint!r}; run its chunk again."
+            )
+        table = read_images(path)
         if table.dim != dim:
             raise CorruptIndex(
                 f"Part file {name!r} has vectors of length {table.dim} but the commit expects "
@@ -53,6 +68,14 @@ def read_parts(index_prefix: Path, names: Sequence[str], *, dim: int) -> ImageTa
     images = ImageTable.concatenate(tables)
     _require_unique(images.image_paths())
     return images
+
+
+def remove_parts(index_prefix: Path, job_id: str) -> None:
+    """Delete all that a job has left among the parts. Raises StorageError, ValueError."""
+    directory = index_prefix / layout.parts_name(job_id)
+    with storage_errors("delete", directory):
+        if directory.is_dir():
+            shutil.rmtree(directory)
 
 
 def part_path(index_prefix: Path, name: str) -> Path:

@@ -32,7 +32,9 @@ def publish_commit(
     with NewGeneration(index_prefix, current, author, ivf) as new:
         segments = current.segments if current else ()
         gone = current.tombstones if current else ()
-        images = read_parts(index_prefix, commit.parts, dim=commit.dim)
+        images = read_parts(
+            index_prefix, commit.parts, fingerprint=commit.fingerprint, dim=commit.dim
+        )
         if images is not None:
             segments += (
                 new.write_segment(

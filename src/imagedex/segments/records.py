@@ -105,3 +105,4 @@ class Part:
 
     facts: tuple[ImageFacts, ...]
     vectors: NDArray[np.float32]  # Shape (len(facts), dim), rows of unit length.
+    fingerprint: str  # Of the model that made them; empty in files of older versions.

@@ -171,16 +171,19 @@ class NewGeneration:
         tombstones: tuple[TombstoneEntry, ...],
         *,
         only_moves: bool = False,
+        begins_anew: bool = False,
     ) -> Manifest:
         """Make it current with these segments and tombstones, and return its manifest.
 
-        ``only_moves`` says that it holds the same images as the current generation.
+        ``only_moves`` says that it holds the same images as the current generation, ``begins_anew``
+        that it has none of its segments, so that a catalog which lags is filled anew.
 
         The caller holds the publish lock. Raises LeaseLost when another owner has published or
         swept, StorageError; then the current generation is what it was.
         """
         current, author = self._current, self._author
         before_merge_fence = current.merge_fence if current else 0
+        base_generation = current.base_generation if current else 0
         now = utc_now()
         numbers = [segment.number for segment in segments]
         manifest = Manifest(
@@ -195,7 +198,7 @@ class NewGeneration:
             next_segment=1 + max([*numbers, current.next_segment - 1 if current else 0]),
             segments=segments,
             tombstones=tombstones,
-            base_generation=current.base_generation if current else 0,
+            base_generation=self.number if begins_anew else base_generation,
             merge_fence=author.fence if author.beside_commits else before_merge_fence,
             only_moves=only_moves,
         )

@@ -69,7 +69,7 @@ class InMemoryApplication:
             next_cursor=str(end) if end < len(self.image_paths) else None,
         )
 
-    def read_picture(self, data: bytes) -> PictureTerm:
+    def read_picture(self, data: bytes, *, index_prefix: str | None = None) -> PictureTerm:
         """Take anything but nothing for a picture."""
         self._fail_when_told()
         if not data:

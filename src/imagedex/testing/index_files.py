@@ -54,7 +54,7 @@ def make_facts(image_path: str, *, version: int = 0) -> ImageFacts:
 def make_part(images: Mapping[str, VectorArray], *, dim: int, version: int = 0) -> Part:
     """Return a part of these images and their vectors, in the mapping's order."""
     vectors = np.array(list(images.values()), dtype=np.float32).reshape(len(images), dim)
-    return Part(tuple(make_facts(path, version=version) for path in images), vectors)
+    return Part(tuple(make_facts(path, version=version) for path in images), vectors, FINGERPRINT)
 
 
 def make_commit(

@@ -12,6 +12,7 @@ from typing import Any
 
 from imagedex.core.errors import Conflict, InvalidRequest, NotFound, OutsideImageRoots
 from imagedex.core.ids import new_job_id
+from imagedex.embedding.runtimes import Precision
 from imagedex.indexing.interfaces import IndexStats, JobReport, WorkerReport
 from imagedex.indexing.locations import IndexLocations
 from imagedex.jobs.interfaces import IdempotencyKey, ItemT, Page
@@ -98,6 +99,23 @@ class InMemoryIndexing:
             raise NotFound(f"There is no index at {prefix!r}; index a directory first.")
         request = {"index_prefix": prefix}
         return self.submit(JobKind.REBUILD, request, priority, idempotency, images=0)
+
+    def change_model(
+        self,
+        model: str,
+        *,
+        precision: Precision | None = None,
+        index_prefix: str | None = None,
+        priority: Priority = Priority.NORMAL,
+        idempotency: IdempotencyKey | None = None,
+    ) -> Job:
+        prefix = str(self.locations.resolve(index_prefix))
+        if self.index_stats.generation == 0:
+            raise NotFound(f"There is no index at {prefix!r} whose model to change.")
+        if model != "bundled":
+            raise InvalidRequest(f"There is no model {model!r}.")
+        request = {"index_prefix": prefix, "model": model, "precision": precision}
+        return self.submit(JobKind.CHANGE_MODEL, request, priority, idempotency, images=0)
 
     def status(self, job_id: str) -> JobReport:
         return JobReport(

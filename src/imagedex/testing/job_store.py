@@ -171,6 +171,32 @@ class JobStoreContract:
         self.commit(job.job_id, 1)
         assert self.progress(job.job_id) == (2, 0, 0)
 
+    def test_a_plan_is_extended_by_chunks_whose_images_count(
+        self, job_store: JobStore, index_id: int
+    ) -> None:
+        job = job_store.submit(make_new_job(index_id))
+        lease = self.lease()
+        self.plan(lease, "/a /b")
+        job_store.extend_plan(lease, [PlannedChunk(ChunkAction.EMBED, ("/x",))])
+        assert self.numbers(job.job_id, ChunkState.PLANNED) == [0, 1]
+        assert self.progress(job.job_id) == (3, 0, 0)
+        self.embed(lease, make_done(1, indexed=1))
+        assert self.progress(job.job_id) == (3, 1, 0)
+        job_store.requeue(lease, error=None, delay_seconds=0, count_attempt=False)
+        with pytest.raises(LeaseLost):
+            job_store.extend_plan(lease, [PlannedChunk(ChunkAction.EMBED, ("/y",))])
+
+    def test_what_a_change_of_model_has_embedded_is_not_left_over_for_the_flow(
+        self, job_store: JobStore, index_id: int
+    ) -> None:
+        change = replace(make_new_job(index_id, "change"), kind=JobKind.CHANGE_MODEL)
+        job = job_store.submit(change)
+        lease = self.lease()
+        self.plan(lease, "/a")
+        self.embed(lease, make_done(0, indexed=1))
+        assert job_store.embedded_job_ids(index_id) == []
+        assert job_store.embedded_job_ids(index_id, Lane.UPKEEP) == [job.job_id]
+
     def test_failures_of_some_reasons_are_planned_again_a_few_times(
         self, job_store: JobStore, index_id: int
     ) -> None:

@@ -109,7 +109,7 @@ class Library:
             return
         assert first == 0, f"{self.prefix} holds an index of {first} images; use another folder."
         for number, block in enumerate(clustered_blocks(self.rows, self.dim, rows=_ROWS_OF_A_PART)):
-            part = Part(made_up_facts(first, len(block)), block)
+            part = Part(made_up_facts(first, len(block)), block, StandIn(self.dim).fingerprint)
             name = files.write_part(_JOB, number, 1, part)
             files.commit(self._commit(files.current(), number, name))
             files.sweep(keep_jobs=[])
@@ -153,7 +153,8 @@ class Library:
         self.asked[-1] = vectors[count // 2]
         written = written_bytes()
         started = time.perf_counter()
-        part = self.files.write_part(lease.job.job_id, 0, lease.fence, Part(facts, vectors))
+        made = Part(facts, vectors, StandIn(self.dim).fingerprint)
+        part = self.files.write_part(lease.job.job_id, 0, lease.fence, made)
         done = ChunkDone(0, part, count, (), "bench", "here", 0.0)
         self._publisher.publish_done(lease, self.prefix, [done])
         answer = self.queries.query(self.prefix, f"{len(self.asked) * (2 + number) - 1}", 1)

@@ -34,7 +34,8 @@ def commit(
         for name in names
     )
     job_id = f"idx_{seed}"
-    part = files.write_part(job_id, 0, 1, Part(facts, unit_vectors(len(names), DIM, seed=seed)))
+    vectors = unit_vectors(len(names), DIM, seed=seed)
+    part = files.write_part(job_id, 0, 1, Part(facts, vectors, "clip-fp32-0"))
     files.commit(Commit(generation, 1, "clip", "clip-fp32-0", DIM, job_id, (0,), (part,), removed))
 
 

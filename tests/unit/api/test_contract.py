@@ -453,3 +453,19 @@ def test_idempotency_key_that_is_none_is_refused(
     )
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["parameter"] == "Idempotency-Key"
+
+
+def test_a_change_of_model_is_queued_for_an_index_that_is_there(
+    client: ApiClient, admin: str, application: InMemoryApplication
+) -> None:
+    body = {"model": "bundled", "precision": "fp32", "priority": "low"}
+    assert client.call("POST", "/api/v1/index/model", key=admin, json=body).status_code == 404
+    application.indexing.index_stats = replace(application.indexing.index_stats, generation=1)
+    answer = client.call("POST", "/api/v1/index/model", key=admin, json=body)
+    assert answer.status_code == 202
+    assert "'bundled'" in answer.json()["message"]
+    job = application.indexing.status(answer.json()["job_id"]).job
+    assert (job.kind, job.priority) == (JobKind.CHANGE_MODEL, Priority.LOW)
+    for wrong in ({"model": "nothing"}, {"model": ""}, {"model": "bundled", "precision": "fp8"}):
+        answer = client.call("POST", "/api/v1/index/model", key=admin, json=wrong)
+        assert answer.status_code == 422

@@ -68,6 +68,7 @@ def test_operation_ids_are_unique_and_stable(document: dict[str, Any]) -> None:
         "POST /api/v1/index/trigger": "triggerIndex",
         "POST /api/v1/index/notify": "notifyImages",
         "POST /api/v1/index/rebuild": "rebuildIndex",
+        "POST /api/v1/index/model": "changeModel",
         "GET /api/v1/index/status/{job_id}": "getJobStatus",
         "GET /api/v1/index/jobs": "listJobs",
         "POST /api/v1/index/jobs/{job_id}/cancel": "cancelJob",

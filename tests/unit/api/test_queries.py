@@ -291,7 +291,7 @@ def test_many_pictures_at_once_are_refused_rather_than_kept_in_memory(
     gate = threading.Event()
     running = threading.Semaphore(0)
 
-    def read_picture(data: bytes) -> PictureTerm:
+    def read_picture(data: bytes, *, index_prefix: str | None = None) -> PictureTerm:
         running.release()
         gate.wait(60)
         return PictureTerm("hash", b"")

@@ -175,9 +175,9 @@ def test_only_names_of_parts_are_read_as_parts(files: DirectoryIndexFiles, name:
 
 def test_a_missing_part_is_named(files: DirectoryIndexFiles) -> None:
     name = files.write_part("job", 7, 1, make_part({"/a": _A}, dim=_DIM))
-    assert files.has_part(name)
+    assert files.part_fingerprint(name) == FINGERPRINT
     (files.index_prefix / name).unlink()
-    assert not files.has_part(name)
+    assert files.part_fingerprint(name) is None
     with pytest.raises(CorruptIndex, match=r"000007-1\.parquet"):
         files.commit(make_commit(None, dim=_DIM, parts=[name]))
     assert files.current() is None
@@ -266,3 +266,18 @@ def test_a_share_that_is_not_mounted_gets_no_new_index(files: DirectoryIndexFile
     files.index_prefix.rmdir()
     away.rename(files.index_prefix)
     files.commit(make_commit(first, dim=_DIM))
+
+
+@pytest.mark.parametrize("fingerprint", ["other-2", ""])
+def test_a_part_of_another_model_is_not_published(tmp_path: Path, fingerprint: str) -> None:
+    files = DirectoryIndexFiles(tmp_path)
+    mine = files.write_part("job", 0, 1, make_part({"/a": _A}, dim=_DIM))
+    part = replace(make_part({"/b": _B}, dim=_DIM), fingerprint=fingerprint)
+    other = files.write_part("job", 1, 1, part)
+    assert files.part_fingerprint(other) == fingerprint
+    with pytest.raises(FingerprintMismatch, match=r"000001-1.*run its chunk again"):
+        files.commit(make_commit(None, dim=_DIM, parts=[mine, other]))
+    assert files.current() is None
+    files.remove_part(other)
+    files.remove_part(other)
+    assert files.part_fingerprint(other) is None

@@ -56,7 +56,7 @@ def _publish(
 ) -> Manifest:
     current = files.current()
     job_id = f"job{current.generation if current else 0}"
-    part = files.write_part(job_id, 0, 1, Part(tuple(facts), vectors))
+    part = files.write_part(job_id, 0, 1, Part(tuple(facts), vectors, FINGERPRINT))
     return files.commit(
         Commit(
             expected_generation=current.generation if current else 0,

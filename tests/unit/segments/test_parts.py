@@ -34,16 +34,16 @@ def test_a_chunk_that_runs_again_replaces_its_part(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "reason"),
     [
-        (Part(_FACTS, np.array([_A])), "2 images but 1 vectors"),
-        (Part(_FACTS, np.array([_A, _B]).astype(np.float64)), "float64"),
-        (Part(_FACTS[:1], _A), r"shape \(6,\)"),
-        (Part(_FACTS, np.zeros((2, 0), dtype=np.float32)), r"shape \(2, 0\)"),
-        (Part(_FACTS, np.array([_A, _B * np.float32(1.01)])), "'/b' has length 1.0"),
-        (Part(_FACTS, np.array([_A * 0, _B])), "'/a' has length 0"),
-        (Part(_FACTS, np.array([_A, _B * np.float32(np.nan)])), "'/b' has length nan"),
-        (Part(_FACTS, np.array([_A * np.float32(np.inf), _B])), "'/a' has length"),
-        (Part((_FACTS[0], _FACTS[0]), np.array([_A, _B])), "given twice"),
-        (Part((make_facts("/\ud800"),), np.array([_A])), "surrogates"),
+        (Part(_FACTS, np.array([_A]), ""), "2 images but 1 vectors"),
+        (Part(_FACTS, np.array([_A, _B]).astype(np.float64), ""), "float64"),
+        (Part(_FACTS[:1], _A, ""), r"shape \(6,\)"),
+        (Part(_FACTS, np.zeros((2, 0), dtype=np.float32), ""), r"shape \(2, 0\)"),
+        (Part(_FACTS, np.array([_A, _B * np.float32(1.01)]), ""), "'/b' has length 1.0"),
+        (Part(_FACTS, np.array([_A * 0, _B]), ""), "'/a' has length 0"),
+        (Part(_FACTS, np.array([_A, _B * np.float32(np.nan)]), ""), "'/b' has length nan"),
+        (Part(_FACTS, np.array([_A * np.float32(np.inf), _B]), ""), "'/a' has length"),
+        (Part((_FACTS[0], _FACTS[0]), np.array([_A, _B]), ""), "given twice"),
+        (Part((make_facts("/\ud800"),), np.array([_A]), ""), "surrogates"),
     ],
 )
 def test_what_cannot_be_searched_later_is_not_stored(

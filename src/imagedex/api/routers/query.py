@@ -88,7 +88,9 @@ def query_router(context: ApiContext) -> APIRouter:
                 "`curl --data-binary @photo.jpg` does.",
             )
         with uploads.one():
-            picture = await read_picture(services.read_picture, await request.body())
+            picture = await read_picture(
+                services.read_picture, await request.body(), index_prefix=parameters.index_prefix
+            )
         asked = Query(
             terms=(picture,),
             top_k=parameters.top_k,

@@ -74,6 +74,16 @@ def add(connection: Connection, job: AnyRow, chunks: Iterable[PlannedChunk]) -> 
     _change_job(connection, job.job_id, next_chunk=number)
 
 
+def extend(connection: Connection, job: AnyRow, chunks: Iterable[PlannedChunk]) -> None:
+    """Add chunks to the job's plan whose images it counts as well."""
+    more = list(chunks)
+    number = _insert_chunks(connection, job.job_id, job.next_chunk, more)
+    images = sum(len(chunk.image_paths) for chunk in more)
+    _change_job(
+        connection, job.job_id, next_chunk=number, total_images=jobs.c.total_images + images
+    )
+
+
 def forget(connection: Connection, job_id: str) -> None:
     """Make the job one without a plan again; the numbers of its chunks stay used.
 

@@ -321,6 +321,12 @@ class SqlJobStore:
             job = held_row(transaction.connection, lease)
             plans.add(transaction.connection, job, chunks)
 
+    def extend_plan(self, lease: Lease, chunks: Iterable[PlannedChunk]) -> None:
+        """Add chunks to a job that has its plan; their images count among its own."""
+        with self._database.transaction() as transaction:
+            job = held_row(transaction.connection, lease)
+            plans.extend(transaction.connection, job, chunks)
+
     def retry_failures(
         self, lease: Lease, reasons: Collection[FailureReason], *, below_attempts: int
     ) -> int:
@@ -393,8 +399,8 @@ class SqlJobStore:
         with self._database.read() as snapshot:
             return snapshot.connection.execute(query).first() is not None
 
-    def embedded_job_ids(self, index_id: int) -> list[str]:
-        """Return the jobs of an index that have embedded chunks, oldest submission first."""
+    def embedded_job_ids(self, index_id: int, lane: Lane = Lane.FLOW) -> list[str]:
+        """Return the jobs of a lane that have embedded chunks, oldest submission first."""
         is_embedded = (
             select(job_chunks.c.number)
             .where(
@@ -405,7 +411,11 @@ class SqlJobStore:
         )
         query = (
             select(jobs.c.job_id)
-            .where(jobs.c.index_id == index_id, is_embedded)
+            .where(
+                jobs.c.index_id == index_id,
+                jobs.c.kind.in_([kind.value for kind in JobKind if kind.lane is lane]),
+                is_embedded,
+            )
             .order_by(jobs.c.created_at, jobs.c.job_id)
         )
         with self._database.read() as snapshot:

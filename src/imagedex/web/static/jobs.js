@@ -8,7 +8,12 @@ const FAILURES_SHOWN = 50;
 const ACTIVE_POLL_MILLISECONDS = 1000;
 const IDLE_POLL_MILLISECONDS = 5000;
 const FINAL = new Set(["completed", "failed", "cancelled"]);
-const KINDS = { full: "Folder", incremental: "Single images", import: "Old index" };
+const KINDS = {
+  full: "Folder",
+  incremental: "Single images",
+  import: "Old index",
+  change_model: "Another model",
+};
 
 const list = document.getElementById("jobs");
 const line = document.getElementById("jobs-status");
