@@ -137,6 +137,9 @@ class Reconciler:
         generations |= {entry.generation for entry in manifest.tombstones}
         # The last step, also when it brought no files of its own.
         generations.add(manifest.generation)
+        # A merge writes all tombstones again under its own generation, so that only all of them
+        # together say what counts: a row that does not may be older than what it would replace.
+        gone = files.read_tombstones(manifest.tombstones)
         for generation in sorted(generations):
             if generation <= since:
                 continue
@@ -146,10 +149,9 @@ class Reconciler:
             )
             # What a merge wrote were segments before, and belongs to no chunk.
             is_merge = bool(segments) and not any(entry.chunks for entry in segments)
-            # Read before the transaction: a share that hangs must not hold up all writers. What
-            # was removed while a merge was under way is in its segment, and may have moved on.
+            # Read before the transaction: a share that hangs must not hold up all writers.
             rows = [
-                row for entry in segments for row in files.read_facts(entry) if row[0] not in buried
+                row for entry in segments for row in files.read_facts(entry) if row[0] not in gone
             ]
             with self._database.transaction() as transaction:
                 if is_merge:

@@ -13,7 +13,7 @@ import pytest
 from imagedex.core.errors import Conflict, StorageError
 from imagedex.core.images import RowLocation
 from imagedex.database import Transaction
-from imagedex.indexing import MergePolicy, new_rebuild, publishing
+from imagedex.indexing import IndexTurns, MergePolicy, Reconciler, new_rebuild, publishing
 from imagedex.jobs import Job, JobKind, JobStatus
 from imagedex.segments import DirectoryIndexFiles, Manifest, Merge
 from imagedex.segments.merging import PreparedMerge
@@ -120,6 +120,36 @@ def _require_sound(controller: Controller) -> None:
         jobs=controller.jobs,
     ).examine()
     assert diagnosis.findings == ()
+
+
+def test_a_catalog_filled_anew_takes_no_row_that_a_rebuild_brought_in_dead(
+    controller: Controller, gate: _Gate
+) -> None:
+    rebuild = controller.indexing.rebuild()
+    gate.wait_until_reached()
+    _notify(controller, controller.paint("0.png", "blue"))
+    changed = _manifest(controller).segments[-1].number
+    gate.open()
+    _complete(controller, rebuild)
+    for name in ("6.png", "7.png"):
+        _notify(controller, controller.paint(name, "pink"))
+    # A merge of other segments writes the tombstones of all under its own generation.
+    before = _manifest(controller)
+    others = frozenset(entry.number for entry in before.segments if entry.number > changed)
+    main = max(before.segments, key=lambda entry: entry.rows).number
+    small = others - {main}
+    assert len(small) == 2
+    DirectoryIndexFiles(controller.prefix).merge(Merge(before.fence, "idx_merge", small))
+    reconciler = Reconciler(
+        database=controller.database,
+        catalog=controller.catalog,
+        jobs=controller.jobs,
+        files_of=DirectoryIndexFiles,
+        on_published=lambda _prefix: None,
+        turns=IndexTurns(),
+    )
+    reconciler.fill_anew(controller.prefix)
+    _require_sound(controller)
 
 
 def test_jobs_publish_while_a_rebuild_builds_and_all_that_they_did_stands(

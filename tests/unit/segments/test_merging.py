@@ -190,9 +190,7 @@ def test_what_a_running_merge_builds_is_swept_only_when_its_job_is_not_kept(
             prepared.publish()
     assert files.current() == before
     assert sorted(path.name for path in (tmp_path / "segments").iterdir()) == [
-        "00000001-1.faiss",
         "00000001-1.parquet",
-        "00000002-1.faiss",
         "00000002-1.parquet",
     ]
 
