@@ -216,9 +216,10 @@ class ModelChanger:
                 return False
             anew.catch_up(there)
             self._require_readable(there, anew)
-            staged.add(anew.embedded(there))
+            embedded = anew.embedded(there)
+            staged.add(embedded)
             self._jobs.renew(run.lease)
-            manifest = staged.publish(there, expected_generation=before.generation)
+            manifest = staged.publish(embedded, expected_generation=before.generation)
             with self._database.transaction() as transaction:
                 self._jobs.assert_held(transaction, run.lease)
                 self._catalog.begin_move(transaction, index_id, generation=manifest.generation)
@@ -317,7 +318,7 @@ class _Staged:
             self._images[path] = images[path]
 
     def publish(self, images: Collection[str], *, expected_generation: int) -> Manifest:
-        """Publish a generation of these images, as far as there are new vectors of them."""
+        """Publish a generation of these images; the others that were built are left out."""
         left = [place for path, place in self._places.items() if path not in images]
         return self._prepared.publish(
             expected_generation=expected_generation, removed=[*self._outdated, *left]

@@ -167,6 +167,9 @@ class Reembedding:
     def _note(self, done: ChunkDone) -> None:
         with self._database.transaction() as transaction:
             self._jobs.checkpoint_embedded(transaction, self._run.lease, done)
+        for failure in done.failures:
+            # An older version that was embedded must not stand for the one that cannot be read.
+            self._embedded.pop(failure.image_path, None)
         if done.part is not None:
             self._note_part(done.part)
         self._failures.update((failure.image_path, failure) for failure in done.failures)

@@ -325,6 +325,29 @@ def test_an_image_that_cannot_be_read_any_more_leaves_the_index_and_is_listed(
     assert controller.find("red")[0] == "4.png"
 
 
+def test_an_older_version_does_not_stand_for_one_that_cannot_be_read(
+    start: StartController, gate: Gate
+) -> None:
+    def files_of(index_prefix: Path) -> DirectoryIndexFiles:
+        files = _GatedFiles(index_prefix)
+        files.gate = gate
+        return files
+
+    controller = start(files_of=files_of)
+    for number in range(20):
+        controller.paint(f"{number}.png", "green")
+    controller.index()
+    change = controller.indexing.change_model(OTHER.name)
+    gate.wait_until_reached()  # All are embedded once.
+    _notify(controller, controller.paint("3.png", "red"))
+    (controller.photos / "3.png").write_bytes(b"no picture any more")
+    gate.open()
+    job = _complete(controller, change)
+    failures = controller.indexing.failures(job.job_id, limit=10, cursor=None)
+    assert [Path(one.image_path).name for one in failures.items] == ["3.png"]
+    _require_whole(controller, OTHER, {f"{n}.png" for n in range(20)} - {"3.png"})
+
+
 def test_with_many_unreadable_images_an_index_keeps_its_model_and_the_job_can_be_retried(
     controller: Controller,
 ) -> None:
