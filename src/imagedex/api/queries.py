@@ -19,11 +19,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INT64_MAX = 2**63 - 1
 
 ImageId = Annotated[StrictStr, Field(pattern=r"^[0-9a-f]{20}$", max_length=20)]
-Glob = Annotated[StrictStr, Field(min_length=1, max_length=1000)]
+Glob = Annotated[StrictStr, Field(min_length=1, max_length=255)]
 Bytes = Annotated[int, Field(ge=0, le=_INT64_MAX - 1)]
 Pixels = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Cosine = Annotated[float, Field(ge=-1, le=1)]
-DuplicateScore = Annotated[float, Field(ge=0.5, le=1)]
+Cosine = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
+DuplicateScore = Annotated[float, Field(ge=0.5, le=1, allow_inf_nan=False)]
 CursorText = Annotated[StrictStr, Field(min_length=1, max_length=100)]
 
 

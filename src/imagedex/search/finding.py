@@ -13,7 +13,7 @@ from imagedex.core.errors import ModelError, NotFound
 from imagedex.core.ids import image_id_of
 from imagedex.embedding.interfaces import TextEncoder
 from imagedex.search.composing import composed
-from imagedex.search.query import ImageTerm, PictureTerm, Query, TextTerm
+from imagedex.search.query import MAX_TOP_K, ImageTerm, PictureTerm, Query, TextTerm
 from imagedex.segments import Hits, ImageFilter, OpenGeneration
 
 
@@ -25,6 +25,9 @@ class Direction:
     weight: float
 
 
+_PLAIN_TERMS = 2  # "This but not that".
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Wanted:
     """A query to one generation that waits for its turn."""
@@ -34,6 +37,11 @@ class Wanted:
     image_filter: ImageFilter | None = None
     min_score: float | None = None
     left_out: frozenset[str] = frozenset()  # Ids of images that are not looked for.
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it costs no more than others, with which it can be answered."""
+        return self.image_filter is None and len(self.terms) <= _PLAIN_TERMS and self.k <= MAX_TOP_K
 
 
 @dataclass(frozen=True, slots=True)

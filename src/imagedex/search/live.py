@@ -54,9 +54,18 @@ class Serving:
     """An open generation with its answers: a new one begins without any."""
 
     generation: OpenGeneration
-    finding: Batcher[Wanted, Found]
+    plain: Batcher[Wanted, Found]
+    costly: Batcher[Wanted, Found]
     answers: LruCache[AnswerKey, QueryAnswer]
     rankings: LruCache[Query, Ranking]
+
+    def find(self, wanted: Wanted) -> Found:
+        """Answer a query in its turn.
+
+        Plain ones together, and never after one that may cost a hundred times as much: these are
+        answered one by one.
+        """
+        return (self.plain if wanted.is_plain else self.costly).run(wanted)
 
 
 class LiveIndex:
@@ -215,7 +224,8 @@ class LiveIndex:
             max_weight=max(self._cache_entries * _RESULTS_PER_ENTRY, 1 + MAX_TOP_K),
         )
         rankings = LruCache[Query, Ranking](max_entries=_MAX_RANKINGS, max_weight=_MAX_RANKED)
-        return Serving(generation, Batcher(partial(self._find, generation)), answers, rankings)
+        find = partial(self._find, generation)
+        return Serving(generation, Batcher(find), Batcher(find, max_items=1), answers, rankings)
 
 
 def _any_unit_vector(dim: int) -> VectorArray:

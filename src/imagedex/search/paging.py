@@ -32,17 +32,16 @@ def find_page(finder: Finder, serving: Serving, query: Query, offset: int) -> Pa
     """Return the page of a query that comes after ``offset`` results."""
     wanted = finder.prepare(serving.generation, query)
     if offset == 0 and query.duplicate_score is None:
-        found = serving.finding.run(wanted)
+        found = serving.find(wanted)
         count = len(found.hits.image_paths)
         results = _results(found.hits, zip(range(count), repeat(1)), 0)
         return Page(results, found.is_text_cut, None if found.is_last else count)
     ranking = serving.rankings.get(query)
     if ranking is None:
-        ranking = Ranking.begun(serving.finding.run(wanted), query.top_k)
+        ranking = Ranking.begun(serving.find(wanted), query.top_k)
 
     def find(depth: int) -> Found:
-        # By itself: those who wait for an ordinary query must not wait for this.
-        return finder.find(serving.generation, [replace(wanted, k=depth)])[0]
+        return serving.find(replace(wanted, k=depth))
 
     end = min(offset + query.top_k, MAX_DEPTH)
     ranking = ranking.deepened(find, needed=end)

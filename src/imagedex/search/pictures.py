@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 
 import numpy as np
@@ -54,7 +55,8 @@ class PictureReader:
             failure = ImageFailure.without_direction(outcome.facts)
             raise _unusable(failure.reason, failure.detail)
         return PictureTerm(
-            outcome.facts.content_hash,
+            # Not the decoder's: it is a key of answers, and a hostile picture may speak there.
+            hashlib.sha256(data).hexdigest(),
             vector.astype(np.float32).tobytes(),
             fingerprint=self._model.fingerprint,
         )

@@ -113,6 +113,8 @@ def test_a_cursor_leads_to_the_next_page(client: ApiClient, admin: str) -> None:
         ({"terms": [{"text": "a", "image": "b"}]}, "#/terms/0/image"),
         ({"text": "a", "min_score": 2}, "#/min_score"),
         ({"text": "a", "min_score": "high"}, "#/min_score"),
+        ({"text": "a", "min_score": "nan"}, "#/min_score"),
+        ({"text": "a", "duplicate_score": "nan"}, "#/duplicate_score"),
         ({"text": "a", "collapse_duplicates": 1}, "#/collapse_duplicates"),
         ({"text": "a", "duplicate_score": 0.1}, "#/duplicate_score"),
         ({"text": "a", "cursor": ""}, "#/cursor"),

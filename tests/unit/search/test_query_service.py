@@ -22,8 +22,8 @@ from imagedex.core.errors import (
 )
 from imagedex.core.ids import image_id_of
 from imagedex.embedding import EncodedTexts
-from imagedex.search import QueryService
-from imagedex.segments import DirectoryIndexFiles
+from imagedex.search import Query, QueryService, TextTerm
+from imagedex.segments import DirectoryIndexFiles, ImageFilter
 from imagedex.testing.index_files import (
     FINGERPRINT,
     MODEL_NAME,
@@ -281,7 +281,7 @@ def test_queries_that_come_together_are_encoded_together_and_answered_as_if_alon
         assert encoder.begun.wait(60)
         futures += [pool.submit(service.query, tmp_path, text, 3) for text in texts[1:]]
         deadline = time.monotonic() + 60
-        while len(serving.finding._waiting) < 5:
+        while len(serving.plain._waiting) < 5:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         encoder.gate.set()
@@ -290,3 +290,34 @@ def test_queries_that_come_together_are_encoded_together_and_answered_as_if_alon
     for text, answer in zip(texts, answers, strict=True):
         found = [(result.image_path, result.score) for result in answer.results]
         assert found == expected_hits(_IMAGES, _vector_of(text), 3)
+
+
+class _SlowTexts(_LetterEncoder):
+    """Holds what has a slow text until the gate opens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = threading.Event()
+        self.gate = threading.Event()
+
+    def encode_texts(self, texts: Sequence[str]) -> EncodedTexts:
+        if any(text.startswith("slow") for text in texts):
+            self.begun.set()
+            assert self.gate.wait(60)
+        return super().encode_texts(texts)
+
+
+def test_a_plain_query_does_not_wait_for_one_that_may_cost_much_more(tmp_path: Path) -> None:
+    publish_images(DirectoryIndexFiles(tmp_path), _IMAGES)
+    encoder = _SlowTexts()
+    service = _make_service(encoder)
+    filtered = replace(Query.of_text("slow", 1), image_filter=ImageFilter(min_bytes=1))
+    terms = tuple(TextTerm(f"slow {number}") for number in range(3))
+    costly = [filtered, Query(terms=terms, top_k=1)]
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(service.answer, tmp_path, query) for query in costly]
+        assert encoder.begun.wait(60)
+        assert len(service.query(tmp_path, "quick", 3).results) == 3
+        assert not any(future.done() for future in futures)
+        encoder.gate.set()
+        assert [len(future.result(60).results) for future in futures] == [1, 1]
