@@ -18,6 +18,7 @@ import sys
 import time
 from dataclasses import replace
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def indexing(bench: Bench) -> None:
             memory = _worker_gigabytes(server)
         ratios = [
             rate * (decode + (before + after) / 2) / CORES
-            for rate, before, after in zip(rates, encode, encode[1:], strict=True)
+            for rate, (before, after) in zip(rates, pairwise(encode), strict=True)
         ]
         bench.report(f"{size}: decoding and preprocessing 12 MP alone", decode, "core-s/image")
         bench.report(f"{size}: encoding alone, fp32", statistics.median(encode), "core-s/image")
