@@ -191,7 +191,7 @@ class ModelChanger:
             there = images.of(_current(files))
             self._require_readable(there, anew)
             staged.add(anew.embedded(there))
-            run.checkpoint()
+            run.require_going_on()
             while not self._try_publish(run, files, images, anew, staged):
                 anew.catch_up(images.of(_current(files)))
         # Before the model is let go that was made ready for it.

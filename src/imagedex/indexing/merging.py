@@ -109,7 +109,7 @@ class Merger:
         if manifest is not None and manifest.segments and is_wanted:
             numbers = frozenset(segment.number for segment in manifest.segments)
             _require_space(index_prefix, manifest, numbers)
-            self._publisher.merge(run.lease, index_prefix, numbers, run.checkpoint)
+            self._publisher.merge(run.lease, index_prefix, numbers, run.require_going_on)
         if not job.is_planned:
             self._jobs.save_plan(
                 run.lease, (), total_images=images, settled_images=images, failures=()

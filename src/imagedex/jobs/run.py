@@ -61,6 +61,20 @@ class JobRun:
         JobYielded when the runner is closing or a job of higher priority waits for the same
         index, JobCancelled when somebody asked for it.
         """
+        self.require_going_on()
+        try:
+            if self._store.should_yield(self.lease):
+                raise JobYielded("A job of higher priority waits for the same index.")
+        except LeaseLost:
+            self.mark_lost()
+            raise
+
+    def require_going_on(self) -> None:
+        """Do what ``checkpoint`` does, but make way for no other job.
+
+        For work that would have to begin anew: two jobs that made way for each other before
+        either was done would never end.
+        """
         if self._has_lapsed():
             raise LeaseLost(
                 f"The lease of job {self.lease.job.job_id!r} was not renewed in time, so another "
@@ -71,8 +85,6 @@ class JobRun:
         try:
             if self._store.is_cancel_requested(self.lease):
                 raise JobCancelled("The job was cancelled by request.")
-            if self._store.should_yield(self.lease):
-                raise JobYielded("A job of higher priority waits for the same index.")
         except LeaseLost:
             self.mark_lost()
             raise

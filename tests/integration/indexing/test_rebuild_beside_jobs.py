@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,40 +13,18 @@ from imagedex.core.errors import Conflict, StorageError
 from imagedex.core.images import RowLocation
 from imagedex.database import Transaction
 from imagedex.indexing import IndexTurns, MergePolicy, Reconciler, new_rebuild, publishing
-from imagedex.jobs import Job, JobKind, JobStatus
+from imagedex.jobs import Job, JobKind, JobStatus, Priority
 from imagedex.segments import DirectoryIndexFiles, Manifest, Merge
 from imagedex.segments.merging import PreparedMerge
 from imagedex.upkeep import Doctor
 from support.controller import Controller
-
-_WAIT_SECONDS = 60
-
-
-class _Gate:
-    """Holds a thread up at one point until it is opened."""
-
-    def __init__(self) -> None:
-        self.is_reached = threading.Event()
-        self._opened = threading.Event()
-
-    def pass_through(self) -> None:
-        """Wait until it is open."""
-        self.is_reached.set()
-        assert self._opened.wait(_WAIT_SECONDS)
-
-    def open(self) -> None:
-        """Let everybody through from now on."""
-        self._opened.set()
-
-    def wait_until_reached(self) -> None:
-        """Wait for the thread that is to be held up."""
-        assert self.is_reached.wait(_WAIT_SECONDS)
+from support.gates import Gate
 
 
 class _GatedFiles(DirectoryIndexFiles):
     """Files whose merges are held up when their segment is built."""
 
-    gate: _Gate
+    gate: Gate
 
     @contextmanager
     def prepare_merge(
@@ -60,8 +37,8 @@ class _GatedFiles(DirectoryIndexFiles):
 
 
 @pytest.fixture
-def gate() -> Iterator[_Gate]:
-    gate = _Gate()
+def gate() -> Iterator[Gate]:
+    gate = Gate()
     yield gate
     gate.open()
 
@@ -74,7 +51,7 @@ def _start(folder: Path, request: pytest.FixtureRequest, **options: Any) -> Cont
 
 
 @pytest.fixture
-def controller(tmp_path: Path, gate: _Gate, request: pytest.FixtureRequest) -> Controller:
+def controller(tmp_path: Path, gate: Gate, request: pytest.FixtureRequest) -> Controller:
     """A controller whose rebuilds wait at the gate, with photos 0 to 5 in two segments."""
 
     def files_of(index_prefix: Path) -> DirectoryIndexFiles:
@@ -123,7 +100,7 @@ def _require_sound(controller: Controller) -> None:
 
 
 def test_a_catalog_filled_anew_takes_no_row_that_a_rebuild_brought_in_dead(
-    controller: Controller, gate: _Gate
+    controller: Controller, gate: Gate
 ) -> None:
     rebuild = controller.indexing.rebuild()
     gate.wait_until_reached()
@@ -153,7 +130,7 @@ def test_a_catalog_filled_anew_takes_no_row_that_a_rebuild_brought_in_dead(
 
 
 def test_jobs_publish_while_a_rebuild_builds_and_all_that_they_did_stands(
-    controller: Controller, gate: _Gate
+    controller: Controller, gate: Gate
 ) -> None:
     rebuild = controller.indexing.rebuild()
     gate.wait_until_reached()
@@ -187,7 +164,7 @@ def test_jobs_publish_while_a_rebuild_builds_and_all_that_they_did_stands(
 
 
 def test_a_rebuild_that_is_cancelled_while_it_builds_changes_nothing(
-    controller: Controller, gate: _Gate
+    controller: Controller, gate: Gate
 ) -> None:
     rebuild = controller.indexing.rebuild()
     gate.wait_until_reached()
@@ -201,7 +178,7 @@ def test_a_rebuild_that_is_cancelled_while_it_builds_changes_nothing(
     assert len(_manifest(controller).segments) == 1
 
 
-def test_a_second_rebuild_is_the_first_one(controller: Controller, gate: _Gate) -> None:
+def test_a_second_rebuild_is_the_first_one(controller: Controller, gate: Gate) -> None:
     rebuild = controller.indexing.rebuild()
     gate.wait_until_reached()
     assert controller.indexing.rebuild().job_id == rebuild.job_id
@@ -219,10 +196,10 @@ def in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("in_pieces")
 def test_images_change_and_go_while_the_catalog_is_told_where_rows_lie(
-    controller: Controller, gate: _Gate, monkeypatch: pytest.MonkeyPatch
+    controller: Controller, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate.open()
-    half_way = _Gate()
+    half_way = Gate()
     real = controller.publisher._record_some_moves
     told = 0
 
@@ -255,7 +232,7 @@ def test_images_change_and_go_while_the_catalog_is_told_where_rows_lie(
 @pytest.mark.parametrize("told", [0, 1, 4, 6])
 def test_a_crash_while_the_catalog_is_told_neither_loses_nor_doubles(
     controller: Controller,
-    gate: _Gate,
+    gate: Gate,
     tmp_path: Path,
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
@@ -291,7 +268,7 @@ def test_a_crash_while_the_catalog_is_told_neither_loses_nor_doubles(
 
 def test_a_crash_before_the_catalog_hears_of_a_rebuild_and_of_what_came_meanwhile(
     controller: Controller,
-    gate: _Gate,
+    gate: Gate,
     tmp_path: Path,
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
@@ -344,7 +321,7 @@ def test_much_change_leaves_a_rebuild_to_a_job_of_its_own(
 
 
 def test_small_segments_are_not_merged_under_a_rebuild(
-    tmp_path: Path, gate: _Gate, request: pytest.FixtureRequest
+    tmp_path: Path, gate: Gate, request: pytest.FixtureRequest
 ) -> None:
     def files_of(index_prefix: Path) -> DirectoryIndexFiles:
         files = _GatedFiles(index_prefix)
@@ -371,8 +348,24 @@ def test_small_segments_are_not_merged_under_a_rebuild(
     _require_sound(controller)
 
 
+def test_a_rebuild_does_not_begin_anew_for_one_of_higher_priority(
+    controller: Controller, gate: Gate
+) -> None:
+    first = controller.indexing.rebuild()
+    gate.wait_until_reached()
+    before = _manifest(controller)
+    index_id = controller.catalog.ensure_index(controller.prefix).index_id
+    urgent = new_rebuild(index_id, controller.prefix, only_if_changed=True, priority=Priority.HIGH)
+    second = controller.jobs.submit(urgent)
+    gate.open()
+    _complete(controller, first)
+    _complete(controller, second)
+    # The first was published; the second found nothing left to do.
+    assert _manifest(controller).generation == before.generation + 1
+
+
 def test_a_scheduled_rebuild_leaves_alone_what_has_not_changed(
-    controller: Controller, gate: _Gate
+    controller: Controller, gate: Gate
 ) -> None:
     gate.open()
     index_id = controller.catalog.ensure_index(controller.prefix).index_id

@@ -388,6 +388,22 @@ def test_a_run_that_nobody_renews_knows_when_its_lease_has_lapsed(
         run.checkpoint()
 
 
+def test_work_that_would_begin_anew_makes_way_for_no_other_job_but_can_be_cancelled(
+    store: SqlJobStore, index_id: int
+) -> None:
+    store.submit(make_new_job(index_id, "a"))
+    lease = store.lease_next("test")
+    assert lease is not None
+    run = JobRun(store, lease, closing=threading.Event())
+    store.submit(make_new_job(index_id, "b", priority=Priority.HIGH))
+    with pytest.raises(JobYielded, match="higher priority"):
+        run.checkpoint()
+    run.require_going_on()
+    store.request_cancel(lease.job.job_id)
+    with pytest.raises(JobCancelled):
+        run.require_going_on()
+
+
 def test_a_run_stops_for_a_closing_runner_and_for_a_cancellation(
     store: SqlJobStore, index_id: int
 ) -> None:
