@@ -7,7 +7,7 @@ from imagedex.indexing.flow import IndexFlow
 from imagedex.indexing.interfaces import Indexing, IndexStats, JobReport, WorkerReport
 from imagedex.indexing.locations import IndexLocations
 from imagedex.indexing.merging import MergePolicy, Merger, new_rebuild
-from imagedex.indexing.publishing import Publisher
+from imagedex.indexing.publishing import Publisher, jobs_with_parts
 from imagedex.indexing.reconciling import Reconciler, missing_index
 from imagedex.indexing.service import IndexingService
 from imagedex.indexing.turns import IndexTurns
@@ -31,6 +31,7 @@ __all__ = [
     "WorkerReport",
     "WorkerSetup",
     "embed_chunk",
+    "jobs_with_parts",
     "missing_index",
     "new_rebuild",
 ]

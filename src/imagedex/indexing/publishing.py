@@ -350,17 +350,7 @@ class Publisher:
 
         ``done_job_id`` is an active job that has nothing left to do, so that its parts go too.
         """
-        keep_jobs = {
-            *self._failed_changes(index_id),
-            *(job_id for job_id in self._jobs.active_job_ids(index_id) if job_id != done_job_id),
-            *self._jobs.embedded_job_ids(index_id),
-        }
-        self._sweep(index_prefix, sorted(keep_jobs))
-
-    def _failed_changes(self, index_id: int) -> list[str]:
-        """Return changes of model that failed: to retry one costs what is left to embed."""
-        changes = self._jobs.embedded_job_ids(index_id, Lane.UPKEEP)
-        return [one for one in changes if self._jobs.get(one).status is JobStatus.FAILED]
+        self._sweep(index_prefix, jobs_with_parts(self._jobs, index_id, done_job_id=done_job_id))
 
     def sweep_generations(self, index_prefix: Path) -> None:
         """Delete the files of generations that are kept no longer, as ``sweep`` does; no parts.
@@ -382,3 +372,19 @@ class Publisher:
         known = self._catalog.lookup(index_id, image_paths)
         there = (turn.now(e.location) for e in known.values() if e.location is not None)
         return tuple(location for location in there if location is not None)
+
+
+def jobs_with_parts(jobs: JobStore, index_id: int, *, done_job_id: str | None = None) -> list[str]:
+    """Return the jobs of an index whose part files are needed, but for one that is done.
+
+    Those are active ones, ones with chunks that are not published yet, and changes of model that
+    failed: to retry one costs what is left to embed.
+    """
+    changes = jobs.embedded_job_ids(index_id, Lane.UPKEEP)
+    return sorted(
+        {
+            *(one for one in changes if jobs.get(one).status is JobStatus.FAILED),
+            *(one for one in jobs.active_job_ids(index_id) if one != done_job_id),
+            *jobs.embedded_job_ids(index_id),
+        }
+    )

@@ -10,7 +10,7 @@ from imagedex.catalog import Catalog
 from imagedex.core.errors import CorruptIndex, StorageError
 from imagedex.core.times import utc_now
 from imagedex.database import Database, DatabaseState, state_of
-from imagedex.indexing import IndexTurns, Reconciler
+from imagedex.indexing import IndexTurns, Reconciler, jobs_with_parts
 from imagedex.jobs import JobStore
 from imagedex.segments import (
     FindingKind,
@@ -137,11 +137,7 @@ class Repair:
         index = self._catalog.get_index(self._prefix)
         if index is None:
             return []
-        keep = {
-            *self._jobs.active_job_ids(index.index_id),
-            *self._jobs.embedded_job_ids(index.index_id),
-        }
-        deleted = self._files.sweep(keep_jobs=sorted(keep))
+        deleted = self._files.sweep(keep_jobs=jobs_with_parts(self._jobs, index.index_id))
         return [f"{deleted} files that nothing needs were deleted."] if deleted else []
 
     def _name(self, path: str) -> str:

@@ -21,11 +21,12 @@ from imagedex.segments import (
     PartRows,
     PreparedReplacement,
     Replacement,
+    publish_lock,
     roll_back,
 )
 from imagedex.testing.colour_model import ColourModel
 from imagedex.testing.rolled_colours import RolledColourModel
-from imagedex.upkeep import Doctor
+from imagedex.upkeep import Doctor, Repair
 from support.controller import Controller
 from support.gates import Gate
 
@@ -348,6 +349,16 @@ def test_an_older_version_does_not_stand_for_one_that_cannot_be_read(
     _require_whole(controller, OTHER, {f"{n}.png" for n in range(20)} - {"3.png"})
 
 
+def _repair(controller: Controller) -> None:
+    Repair(
+        DirectoryIndexFiles(controller.prefix),
+        database=controller.database,
+        catalog=controller.catalog,
+        jobs=controller.jobs,
+        hold_index=publish_lock(controller.prefix).held,
+    ).run()
+
+
 def test_with_many_unreadable_images_an_index_keeps_its_model_and_the_job_can_be_retried(
     controller: Controller,
 ) -> None:
@@ -357,8 +368,9 @@ def test_with_many_unreadable_images_an_index_keeps_its_model_and_the_job_can_be
     assert "1 of 6 images cannot be read" in (change.error or "")
     assert "IMAGEDEX_INDEXING__REMOVAL_SHARE" in (change.error or "")
     _require_whole(controller, controller.model, _ALL)
-    # What was embedded is kept for it, also when other jobs sweep.
+    # What was embedded is kept for it, also when other jobs sweep or the index is repaired.
     _notify(controller, controller.paint("white.png", "white"))
+    _repair(controller)
     assert list((controller.prefix / "parts" / change.job_id).glob("*.parquet"))
     (controller.photos.parent / "away.png").rename(controller.photos / "red.png")
     controller.indexing.retry(change.job_id)
