@@ -157,10 +157,13 @@ def prepare_merge(
 
 
 def remove_staging(directory: Path) -> None:
-    """Delete what an earlier run of the same job has built; an owner that was replaced is told."""
+    """Delete what an earlier run of the same job has built; an owner that was replaced is told.
+
+    What cannot be deleted yet (NFS keeps the directory of a file that is open) is swept later.
+    """
     with storage_errors("tidy up", directory):
         for path in directory.glob("merge-*"):
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _current(index_prefix: Path) -> Manifest:

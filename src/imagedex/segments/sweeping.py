@@ -25,16 +25,25 @@ def sweep(index_prefix: Path, current: Manifest | None, keep_jobs: Collection[st
     The last three generations stay, so that a reader which is opening one finds its files.
     Manifests newer than the current one (left by a crash) stay too: their numbers remain
     taken until a commit has gone past them. The caller holds the publish lock, so that no
-    commit is under way. Raises StorageError.
+    commit is under way. Raises StorageError when something could not be deleted, after all else.
     """
     kept = _kept_names(index_prefix, current)
     deleted = 0
+    failed: OSError | None = None
     with storage_errors("sweep", index_prefix):
         for name in sweepable_names(index_prefix):
-            if name not in kept and not _is_of_kept_job(name, keep_jobs):
+            if name in kept or _is_of_kept_job(name, keep_jobs):
+                continue
+            try:
                 _delete(index_prefix / name)
                 deleted += 1
+            except OSError as error:
+                # NFS keeps a directory for as long as a file that was in it is open; what comes
+                # after it is to go nevertheless.
+                failed = failed or error
         _remove_empty_jobs(index_prefix / layout.PARTS)
+        if failed is not None:
+            raise failed
     return deleted
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from imagedex.core.errors import CorruptIndex
+from imagedex.core.errors import CorruptIndex, StorageError
 from imagedex.segments import DirectoryIndexFiles
 from imagedex.testing.index_files import (
     assert_holds,
@@ -91,6 +92,32 @@ def test_parts_of_kept_jobs_stay_even_half_written_ones(tmp_path: Path) -> None:
     assert files.part_fingerprint(kept) is not None
     assert writing.exists()
     assert [path.name for path in (tmp_path / "parts").iterdir()] == ["kept"]
+
+
+def test_what_cannot_be_deleted_is_told_of_after_all_else_went(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = DirectoryIndexFiles(tmp_path)
+    images = _grow(files, 2)
+    part = make_part({"/a": _VECTORS[0]}, dim=_DIM)
+    paths = [tmp_path / files.write_part("job", chunk, 1, part) for chunk in range(3)]
+    real = Path.unlink
+    busy: list[Path] = []
+
+    def unlink(path: Path, *, missing_ok: bool = False) -> None:
+        if not busy or path in busy:
+            busy.append(path)
+            raise OSError(errno.EBUSY, "Device or resource busy", str(path))
+        real(path, missing_ok=missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", unlink)
+        with pytest.raises(StorageError, match="busy"):
+            files.sweep(keep_jobs=[])
+        assert [path for path in paths if path.exists()] == busy
+    assert files.sweep(keep_jobs=[]) == 1
+    assert not busy[0].exists()
+    assert_holds(files, images, dim=_DIM)
 
 
 def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
