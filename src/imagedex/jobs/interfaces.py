@@ -168,8 +168,8 @@ class JobStore(Protocol):
         """
         ...
 
-    def lease_next(self, owner: str) -> Lease | None:
-        """Take the job that should run next, or return None.
+    def lease_next(self, owner: str, lanes: Collection[Lane] = tuple(Lane)) -> Lease | None:
+        """Take the job of these lanes that should run next, or return None.
 
         Order: priority (risen by waiting), then age. Jobs of an index and lane that has a
         running job, and jobs that wait out a back-off, are passed over. An expired lease is taken

@@ -10,7 +10,7 @@ import structlog
 
 from imagedex.core.errors import ImagedexError, LeaseLost, StorageError, Unavailable
 from imagedex.jobs.interfaces import JobStore
-from imagedex.jobs.records import JobKind, JobStatus, Lease
+from imagedex.jobs.records import JobKind, JobStatus, Lane, Lease
 from imagedex.jobs.run import JobCancelled, JobPaused, JobRun, JobYielded
 
 Handler = Callable[[JobRun], None]
@@ -22,12 +22,17 @@ MAX_ATTEMPTS = 5  # Without progress between them.
 # the back-off this waits about a quarter of an hour for it.
 MAX_OUTAGE_ATTEMPTS = 20
 _MAX_BACKOFF_SECONDS = 60.0
+_ALL_LANES = tuple(Lane)
+_FLOW_ALONE = (Lane.FLOW,)
 
 _log = structlog.get_logger(__name__)
 
 
 class JobRunner:
     """Leases jobs and hands them to the handler of their kind, until it is closed.
+
+    One of its threads takes none of the upkeep: rebuilds of several indexes can take hours, and
+    no image that came in meanwhile may wait for them.
 
     What a handler does becomes the job's status: it returns, and the job is completed; it raises
     JobCancelled or JobYielded (from ``JobRun.checkpoint``), and the job is cancelled or goes
@@ -50,6 +55,8 @@ class JobRunner:
     ) -> None:
         """Make a runner that leases as ``owner``, a name that no other runner has.
 
+        A single thread takes all jobs.
+
         Jobs that this process submits are begun at once; those of other processes, and those
         whose back-off has passed, within ``poll_seconds``.
         """
@@ -66,7 +73,12 @@ class JobRunner:
         self._woken = threading.Condition()
         self._unsubscribe: Callable[[], None] | None = None
         self._workers = [
-            threading.Thread(target=self._work, name=f"job-runner-{number}", daemon=True)
+            threading.Thread(
+                target=self._work,
+                args=(_ALL_LANES if number < max(1, threads - 1) else _FLOW_ALONE,),
+                name=f"job-runner-{number}",
+                daemon=True,
+            )
             for number in range(threads)
         ]
         self._renewer = threading.Thread(target=self._renew, name="job-renewer", daemon=True)
@@ -105,11 +117,11 @@ class JobRunner:
             _log.warning("jobs_did_not_stop", job_ids=left, timeout_seconds=timeout_seconds)
         return not left
 
-    def _work(self) -> None:
+    def _work(self, lanes: tuple[Lane, ...]) -> None:
         while not self._closing.is_set():
             seen = self._wake_ups
             try:
-                lease = self._store.lease_next(self._owner)
+                lease = self._store.lease_next(self._owner, lanes)
             except Exception:
                 # A full disk or a lost database must not end the loop: it goes on when they do.
                 _log.exception("job_lease_failed")

@@ -112,8 +112,8 @@ def test_a_snapshot_that_is_deleted_before_its_return_fails_the_job(
     may_run = threading.Event()
     real = controller.jobs.lease_next
 
-    def lease_next(owner: str) -> Any:
-        return real(owner) if may_run.is_set() else None
+    def lease_next(owner: str, lanes: Any) -> Any:
+        return real(owner, lanes) if may_run.is_set() else None
 
     monkeypatch.setattr(controller.jobs, "lease_next", lease_next)
     job = controller.snapshots.restore("kept")

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from imagedex.jobs import (
     JobRunner,
     JobStatus,
     JobYielded,
+    Lane,
     Lease,
     Priority,
     SqlJobStore,
@@ -90,7 +92,7 @@ class Runners:
     def start(self, handler: Handler, *, owner: str = "test", threads: int = 1) -> JobRunner:
         runner = JobRunner(
             self._store,
-            {JobKind.FULL: handler},
+            {JobKind.FULL: handler, JobKind.REBUILD: handler},
             owner=owner,
             threads=threads,
             poll_seconds=0.02,
@@ -388,6 +390,27 @@ def test_a_run_that_nobody_renews_knows_when_its_lease_has_lapsed(
         run.checkpoint()
 
 
+def test_rebuilds_of_many_indexes_leave_a_thread_to_other_jobs(
+    store: SqlJobStore, index_ids: tuple[int, int], runners: Runners
+) -> None:
+    over = threading.Event()
+    rebuilt: list[str] = []
+
+    def handler(run: JobRun) -> None:
+        if run.lease.job.kind is JobKind.REBUILD:
+            rebuilt.append(run.lease.job.job_id)
+            assert over.wait(_DEADLINE_SECONDS)
+
+    runners.start(handler, threads=2)
+    for index_id in index_ids:
+        store.submit(replace(make_new_job(index_id, "rebuild"), kind=JobKind.REBUILD))
+    wait_for(lambda: len(rebuilt) == 1)
+    wait_until(store, store.submit(make_new_job(index_ids[0])), JobStatus.COMPLETED)
+    assert len(rebuilt) == 1
+    over.set()
+    wait_for(lambda: len(rebuilt) == 2)
+
+
 def test_work_that_would_begin_anew_makes_way_for_no_other_job_but_can_be_cancelled(
     store: SqlJobStore, index_id: int
 ) -> None:
@@ -488,11 +511,11 @@ def test_a_runner_outlives_a_store_that_fails(
     class FailingStore(SqlJobStore):
         refusals = 3
 
-        def lease_next(self, owner: str) -> Lease | None:
+        def lease_next(self, owner: str, lanes: Collection[Lane] = tuple(Lane)) -> Lease | None:
             if self.refusals > 0:
                 self.refusals -= 1
                 raise StorageError("The disk is full.")
-            return super().lease_next(owner)
+            return super().lease_next(owner, lanes)
 
     store = FailingStore(database, lease_seconds=10, now=clock)
     job = store.submit(make_new_job(index_id))

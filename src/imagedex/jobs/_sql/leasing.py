@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, FromClause, case, func, select, update
@@ -31,22 +32,26 @@ _NO_LEASE: dict[str, Any] = {
 }
 
 
-def has_work(connection: Connection, now: float) -> bool:
-    """Say whether taking a lease is worth a write transaction."""
+def has_work(connection: Connection, lanes: Collection[Lane], now: float) -> bool:
+    """Say whether taking a lease in one of these lanes is worth a write transaction."""
     expired = select(jobs.c.job_id).where(*_expired(now)).limit(1)
-    ready = select(jobs.c.job_id).where(*_ready(now)).limit(1)
+    ready = select(jobs.c.job_id).where(*_ready(now, lanes)).limit(1)
     return any(connection.execute(query).first() is not None for query in (expired, ready))
 
 
 def lease_next(
-    connection: Connection, owner: str, lease_seconds: float, now: float
+    connection: Connection,
+    owner: str,
+    lanes: Collection[Lane],
+    lease_seconds: float,
+    now: float,
 ) -> Lease | None:
-    """Give up expired leases, then lease the job that should run next."""
+    """Give up expired leases, then lease the job of these lanes that should run next."""
     for silent in connection.execute(select(jobs).where(*_expired(now))).all():
         _give_up(connection, silent, now)
     row = connection.execute(
         select(jobs.c.job_id, jobs.c.index_id, _level(now).label("level"))
-        .where(*_ready(now))
+        .where(*_ready(now, lanes))
         .order_by(_level(now).desc(), jobs.c.created_at, jobs.c.job_id)
         .limit(1)
     ).one_or_none()
@@ -228,7 +233,7 @@ def _expired(now: float) -> tuple[ColumnElement[bool], ...]:
     return jobs.c.status == JobStatus.RUNNING.value, jobs.c.lease_until <= now
 
 
-def _ready(now: float) -> tuple[ColumnElement[bool], ...]:
+def _ready(now: float, lanes: Collection[Lane]) -> tuple[ColumnElement[bool], ...]:
     other = jobs.alias()
     is_lane_busy = (
         select(other.c.job_id)
@@ -239,7 +244,12 @@ def _ready(now: float) -> tuple[ColumnElement[bool], ...]:
         )
         .exists()
     )
-    return jobs.c.status == JobStatus.QUEUED.value, jobs.c.not_before <= now, ~is_lane_busy
+    return (
+        jobs.c.status == JobStatus.QUEUED.value,
+        jobs.c.not_before <= now,
+        jobs.c.kind.in_([kind.value for kind in JobKind if kind.lane in lanes]),
+        ~is_lane_busy,
+    )
 
 
 def _is_upkeep(table: FromClause) -> ColumnElement[bool]:
@@ -247,10 +257,17 @@ def _is_upkeep(table: FromClause) -> ColumnElement[bool]:
 
 
 def _level(now: float) -> ColumnElement[int]:
-    """Return a job's priority, risen by its waiting but not above the highest."""
+    """Return a job's priority, risen by its waiting but not above the highest.
+
+    A restore goes before all others: what they do meanwhile would be undone.
+    """
     risen = jobs.c.priority + case(
         (jobs.c.waiting_since <= now - 2 * AGEING_SECONDS, 2),
         (jobs.c.waiting_since <= now - AGEING_SECONDS, 1),
         else_=0,
     )
-    return case((risen > int(Priority.HIGH), int(Priority.HIGH)), else_=risen)
+    return case(
+        (jobs.c.kind == JobKind.RESTORE.value, int(Priority.HIGH) + 1),
+        (risen > int(Priority.HIGH), int(Priority.HIGH)),
+        else_=risen,
+    )

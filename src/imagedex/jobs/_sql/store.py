@@ -216,6 +216,11 @@ class SqlJobStore:
                 raise Conflict(f"Job {job_id!r} is {status}; wait for its end, or cancel it.")
             if status is JobStatus.COMPLETED and row.failed_images == 0:
                 raise Conflict(f"Job {job_id!r} completed without failures; nothing is left to do.")
+            if status is JobStatus.COMPLETED and JobKind(row.kind) is JobKind.CHANGE_MODEL:
+                raise Conflict(
+                    f"Job {job_id!r} has changed the model, and nothing of that is left to do; "
+                    "images that it could not read are indexed once their files are mended."
+                )
             twin = submission.active_twin(connection, row.index_id, row.dedupe_key)
             if twin is not None:
                 raise Conflict(
@@ -228,14 +233,14 @@ class SqlJobStore:
         self._announce()
         return job
 
-    def lease_next(self, owner: str) -> Lease | None:
-        """Take the job that should run next, or return None."""
+    def lease_next(self, owner: str, lanes: Collection[Lane] = tuple(Lane)) -> Lease | None:
+        """Take the job of these lanes that should run next, or return None."""
         with self._database.read() as snapshot:
-            if not leasing.has_work(snapshot.connection, self._now()):
+            if not leasing.has_work(snapshot.connection, lanes, self._now()):
                 return None
         with self._database.transaction() as transaction:
             return leasing.lease_next(
-                transaction.connection, owner, self._lease_seconds, self._now()
+                transaction.connection, owner, lanes, self._lease_seconds, self._now()
             )
 
     def renew(self, lease: Lease) -> None:
