@@ -1,0 +1,61 @@
+"""What all services of one process stand on."""
+
+from __future__ import annotations
+
+from functools import lru_cache, partial
+from pathlib import Path
+
+from imagedex.app.models import decode_limits, model_or_its_description, model_to_serve
+from imagedex.catalog import Catalog, SqlCatalog
+from imagedex.core.fingerprints import ModelIdentity
+from imagedex.database import Database
+from imagedex.embedding import EmbeddingModel
+from imagedex.indexing import IndexLocations, IndexTurns
+from imagedex.ingest import ImageRoots
+from imagedex.jobs import JobStore, SqlJobStore
+from imagedex.models import IndexModels
+from imagedex.segments import DirectoryIndexFiles, IndexFiles, IvfPolicy
+from imagedex.settings import Settings
+
+_MAX_OPEN_INDEXES = 256
+
+
+class Foundations:
+    """Stores, indexes and models, as the settings say; nothing is opened yet.
+
+    Raises ModelError for a model of which nothing is known.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.database = Database(settings.effective_database_url)
+        self.catalog: Catalog = SqlCatalog(self.database)
+        self.jobs: JobStore = SqlJobStore(
+            self.database, lease_seconds=settings.indexing.lease_seconds
+        )
+        self.locations = IndexLocations(settings.effective_index_prefix, settings.index_roots)
+        self.image_roots = ImageRoots(settings.image_roots)
+        self.limits = decode_limits(settings)
+        self.model: EmbeddingModel = model_to_serve(settings)
+        self.models = IndexModels(self.model, partial(model_or_its_description, settings))
+        self.turns = IndexTurns()
+        ivf = IvfPolicy(
+            min_rows=settings.search.ivf_min_rows,
+            min_recall=settings.search.min_recall,
+            flat_min_rows=settings.search.flat_min_rows,
+        )
+        # One object for each index, since it remembers the manifest that it has read.
+        self._open_files = lru_cache(maxsize=_MAX_OPEN_INDEXES)(
+            partial(DirectoryIndexFiles, ivf=ivf)
+        )
+
+    def files_of(self, index_prefix: Path) -> IndexFiles:
+        """Return the files of an index."""
+        return self._open_files(index_prefix)
+
+    def model_of(self, index_prefix: Path) -> EmbeddingModel:
+        """Return the model of an index; that of the settings for one that is new."""
+        manifest = self.files_of(index_prefix).current()
+        if manifest is None:
+            return self.models.of(None)
+        return self.models.of(ModelIdentity(manifest.model_name, manifest.fingerprint))
