@@ -5,13 +5,29 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, tuple_, update
+from sqlalchemy import Connection, delete, func, insert, select, tuple_, update
 
+from imagedex.catalog._sql.batches import MAX_PARAMETERS, in_batches
+from imagedex.catalog._sql.rows import catalog_entry, failed_values, index_entry, indexed_values
+from imagedex.catalog._sql.statements import (
+    CONTENTS_OF_SIZE,
+    CONTENTS_OF_STAMP,
+    FORGET_MISSING,
+    IMAGES,
+    IMAGES_BY_PATH,
+    INDEXES,
+    KNOWN,
+    LIKE,
+    MOVE,
+    OUTLINE,
+    OUTLINE_ROWS,
+    PLACE,
+    by_path,
+)
+from imagedex.catalog._sql.tally import Tally, known_images
 from imagedex.catalog.interfaces import (
     CatalogCounts,
     CatalogEntry,
@@ -21,23 +37,11 @@ from imagedex.catalog.interfaces import (
     StoredContent,
 )
 from imagedex.core.errors import NotFound
-from imagedex.core.ids import image_id_of
-from imagedex.core.images import (
-    FailureReason,
-    FileStamp,
-    ImageFacts,
-    ImageFailure,
-    RowLocation,
-)
+from imagedex.core.images import FailureReason, FileStamp, ImageFacts, ImageFailure, RowLocation
 from imagedex.database import Database, Transaction
 from imagedex.database.tables import images, indexes, missing_images, moving_indexes
 
-_PARAMETERS = 900  # SQLite before 3.32 takes at most 999 parameters in a statement.
-_LIKE = 64  # Contents that one file is compared with; they travel to a worker with its path.
 _BATCH = 5000  # Images that are held in memory at once, however long an iterable is.
-
-ItemT = TypeVar("ItemT")
-AnyRow: TypeAlias = Row[*tuple[Any, ...]]
 
 
 class SqlCatalog:
@@ -64,27 +68,27 @@ class SqlCatalog:
                 values = {"index_prefix": str(index_prefix), "created_at": self._now()}
                 connection.execute(insert(indexes).values(values))
                 row = connection.execute(_index_by_prefix(index_prefix)).one()
-            return _index_entry(row)
+            return index_entry(row)
 
     def get_index(self, index_prefix: Path) -> IndexEntry | None:
         """Return the index's entry, or None when nothing was ever indexed there."""
         with self._database.read() as snapshot:
             row = snapshot.connection.execute(_index_by_prefix(index_prefix)).one_or_none()
-        return None if row is None else _index_entry(row)
+        return None if row is None else index_entry(row)
 
     def list_indexes(self) -> list[IndexEntry]:
         """Return all indexes, in the order of their creation."""
         with self._database.read() as snapshot:
-            rows = snapshot.connection.execute(_INDEXES.order_by(indexes.c.index_id)).all()
-        return [_index_entry(row) for row in rows]
+            rows = snapshot.connection.execute(INDEXES.order_by(indexes.c.index_id)).all()
+        return [index_entry(row) for row in rows]
 
     def lookup(self, index_id: int, image_paths: Sequence[str]) -> dict[str, CatalogEntry]:
         """Return the entries of those paths that are known, all as of one moment."""
         found: dict[str, CatalogEntry] = {}
         with self._database.read() as snapshot:
-            for paths in _batches(image_paths, _PARAMETERS):
-                rows = snapshot.connection.execute(_IMAGES_BY_PATH, _by_path(index_id, paths))
-                found.update((row[0], _catalog_entry(row)) for row in rows.all())
+            for paths in in_batches(image_paths, MAX_PARAMETERS):
+                rows = snapshot.connection.execute(IMAGES_BY_PATH, by_path(index_id, paths))
+                found.update((row[0], catalog_entry(row)) for row in rows.all())
         return found
 
     def outline(self, index_id: int, directory: str) -> Iterator[Outline]:
@@ -96,12 +100,12 @@ class SqlCatalog:
                 # A column at a time, which the driver reads without keeping other threads waiting:
                 # a scan of a million unchanged files takes little longer than their rows would.
                 driver: Any = snapshot.connection.connection.driver_connection
-                values = (index_id, after, end, _OUTLINE_ROWS)
-                after, *columns = driver.execute(_OUTLINE, values).fetchone()
+                values = (index_id, after, end, OUTLINE_ROWS)
+                after, *columns = driver.execute(OUTLINE, values).fetchone()
             outline = Outline(*map(json.loads, columns))
             if outline.image_paths:
                 yield outline
-            if len(outline.image_paths) < _OUTLINE_ROWS:
+            if len(outline.image_paths) < OUTLINE_ROWS:
                 return
 
     def count_below(self, index_id: int, directory: str) -> int:
@@ -149,10 +153,10 @@ class SqlCatalog:
         """Return contents of indexed images that a file of this stamp may have."""
         values = {"of_index": index_id, "of_size": stamp.size, "of_mtime": stamp.mtime_ns}
         with self._database.read() as snapshot:
-            rows = snapshot.connection.execute(_CONTENTS_OF_SIZE, values).all()
-            if len(rows) == _LIKE:
+            rows = snapshot.connection.execute(CONTENTS_OF_SIZE, values).all()
+            if len(rows) == LIKE:
                 # A camera may make files of one size only; a move keeps the mtime.
-                rows = [*snapshot.connection.execute(_CONTENTS_OF_STAMP, values).all(), *rows]
+                rows = [*snapshot.connection.execute(CONTENTS_OF_STAMP, values).all(), *rows]
         contents = {
             row[3]: StoredContent(row[0], RowLocation(row[1], row[2]), row[3]) for row in rows
         }
@@ -160,10 +164,10 @@ class SqlCatalog:
 
     def get_image(self, index_id: int, image_id: str) -> CatalogEntry | None:
         """Return one image by its id."""
-        query = _IMAGES.where(images.c.index_id == index_id, images.c.image_id == image_id)
+        query = IMAGES.where(images.c.index_id == index_id, images.c.image_id == image_id)
         with self._database.read() as snapshot:
             row = snapshot.connection.execute(query).first()
-        return None if row is None else _catalog_entry(row)
+        return None if row is None else catalog_entry(row)
 
     def locations(self, index_id: int) -> Iterator[tuple[str, RowLocation]]:
         """Yield each image that has a vector, and where, all as of one moment; in no order."""
@@ -216,10 +220,10 @@ class SqlCatalog:
         connection = transaction.connection
         if generation <= _recorded_generation(connection, index_id):
             return
-        tally = _Tally(connection, index_id)
-        for batch in _batches(indexed, _BATCH):
+        tally = Tally(connection, index_id)
+        for batch in in_batches(indexed, _BATCH):
             values = {
-                facts.image_path: _indexed_values(index_id, location, facts)
+                facts.image_path: indexed_values(index_id, location, facts)
                 for location, facts in batch
             }
             tally.store(values)
@@ -258,7 +262,7 @@ class SqlCatalog:
             for old, new in moves
         ]
         if values:
-            transaction.connection.execute(_MOVE, values)
+            transaction.connection.execute(MOVE, values)
 
     def place(
         self,
@@ -270,7 +274,7 @@ class SqlCatalog:
     ) -> None:
         """Let images lie in these rows whose location is in none of ``segments``."""
         connection = transaction.connection
-        known = _known(connection, index_id, [facts.image_path for _, facts in rows])
+        known = known_images(connection, index_id, [facts.image_path for _, facts in rows])
         places = []
         for location, facts in rows:
             row = known.get(facts.image_path)
@@ -278,7 +282,7 @@ class SqlCatalog:
                 place = {"to_segment": location.segment, "to_row": location.row}
                 places.append({"known_key": row.image_key, **place})
         if places:
-            connection.execute(_PLACE, places)
+            connection.execute(PLACE, places)
 
     def end_move(self, transaction: Transaction, index_id: int) -> None:
         """Record that all locations are those of the generation."""
@@ -298,19 +302,19 @@ class SqlCatalog:
         connection = transaction.connection
         if generation <= _recorded_generation(connection, index_id):
             return
-        tally = _Tally(connection, index_id)
-        for batch in _batches(moved, _BATCH):
-            known = _known(connection, index_id, [facts.image_path for _, facts in batch])
+        tally = Tally(connection, index_id)
+        for batch in in_batches(moved, _BATCH):
+            known = known_images(connection, index_id, [facts.image_path for _, facts in batch])
             places, new = [], {}
             for location, facts in batch:
                 row = known.get(facts.image_path)
                 if row is None or row.segment is None or row.content_hash != facts.content_hash:
-                    new[facts.image_path] = _indexed_values(index_id, location, facts)
+                    new[facts.image_path] = indexed_values(index_id, location, facts)
                 else:
                     place = {"to_segment": location.segment, "to_row": location.row}
                     places.append({"known_key": row.image_key, **place})
             if places:
-                connection.execute(_PLACE, places)
+                connection.execute(PLACE, places)
             tally.store(new)
         tally.settle(generation=generation, updated_at=self._now())
 
@@ -323,9 +327,9 @@ class SqlCatalog:
         """
         connection = transaction.connection
         _recorded_generation(connection, index_id)
-        tally = _Tally(connection, index_id)
+        tally = Tally(connection, index_id)
         rows = connection.execute(
-            _KNOWN.where(
+            KNOWN.where(
                 images.c.index_id == index_id,
                 images.c.segment.is_not(None),
                 images.c.segment.not_in(sorted(segments)),
@@ -340,9 +344,9 @@ class SqlCatalog:
         """Forget images that are gone, indexed or failed; unknown paths are passed over."""
         connection = transaction.connection
         _recorded_generation(connection, index_id)
-        tally = _Tally(connection, index_id)
-        for paths in _batches(image_paths, _BATCH):
-            tally.remove(_known(connection, index_id, paths).values())
+        tally = Tally(connection, index_id)
+        for paths in in_batches(image_paths, _BATCH):
+            tally.remove(known_images(connection, index_id, paths).values())
             _forget_missing(connection, index_id, paths)
         tally.settle()
 
@@ -355,11 +359,11 @@ class SqlCatalog:
         """
         connection = transaction.connection
         _recorded_generation(connection, index_id)
-        tally = _Tally(connection, index_id)
-        for locations in _batches(tombstones, _PARAMETERS // 2):
+        tally = Tally(connection, index_id)
+        for locations in in_batches(tombstones, MAX_PARAMETERS // 2):
             pairs = [(location.segment, location.row) for location in locations]
             rows = connection.execute(
-                _KNOWN.where(
+                KNOWN.where(
                     images.c.index_id == index_id,
                     tuple_(images.c.segment, images.c.segment_row).in_(pairs),
                 )
@@ -377,11 +381,9 @@ class SqlCatalog:
         """
         connection = transaction.connection
         _recorded_generation(connection, index_id)
-        tally = _Tally(connection, index_id)
-        for batch in _batches(failures, _BATCH):
-            tally.store(
-                {failure.image_path: _failed_values(index_id, failure) for failure in batch}
-            )
+        tally = Tally(connection, index_id)
+        for batch in in_batches(failures, _BATCH):
+            tally.store({failure.image_path: failed_values(index_id, failure) for failure in batch})
         tally.settle()
 
     def forget_index(self, transaction: Transaction, index_id: int) -> None:
@@ -398,157 +400,6 @@ class SqlCatalog:
         )
 
 
-class _Tally:
-    """Changes images of one index and keeps its totals true."""
-
-    def __init__(self, connection: Connection, index_id: int) -> None:
-        self._connection = connection
-        self._index_id = index_id
-        self._indexed = 0  # By how much the totals change.
-        self._failed = 0
-
-    def remove(self, rows: Iterable[AnyRow]) -> None:
-        """Delete rows of ``_KNOWN``."""
-        keys = []
-        for row in rows:
-            self._count(row.state, row.segment, -1)
-            keys.append({"known_key": row.image_key})
-        if keys:
-            self._connection.execute(
-                delete(images).where(images.c.image_key == bindparam("known_key")), keys
-            )
-
-    def store(self, values_by_path: dict[str, dict[str, Any]]) -> None:
-        """Insert or update images. All values have the same columns."""
-        known = _known(self._connection, self._index_id, list(values_by_path))
-        new, changed = [], []
-        for image_path, values in values_by_path.items():
-            row = known.get(image_path)
-            if row is None:
-                new.append(values)
-                self._count(values["state"], values.get("segment"), +1)
-            else:
-                changed.append({"known_key": row.image_key, **values})
-                self._count(row.state, row.segment, -1)
-                self._count(values["state"], values.get("segment", row.segment), +1)
-        if new:
-            self._connection.execute(insert(images), new)
-        if changed:
-            columns: dict[str, Any] = {
-                name: bindparam(name) for name in changed[0] if name != "known_key"
-            }
-            self._connection.execute(
-                update(images).where(images.c.image_key == bindparam("known_key")).values(columns),
-                changed,
-            )
-
-    def settle(self, **also: Any) -> None:
-        """Write the totals, and other values of the index."""
-        self._connection.execute(
-            update(indexes)
-            .where(indexes.c.index_id == self._index_id)
-            .values(
-                indexed_images=indexes.c.indexed_images + self._indexed,
-                failed_images=indexes.c.failed_images + self._failed,
-                **also,
-            )
-        )
-
-    def _count(self, state: str, segment: int | None, by: int) -> None:
-        self._indexed += by * (segment is not None)
-        self._failed += by * (state == ImageState.FAILED)
-
-
-_INDEXES = select(
-    indexes,
-    select(moving_indexes.c.index_id)
-    .where(moving_indexes.c.index_id == indexes.c.index_id)
-    .exists()
-    .label("is_moving"),
-)
-_MOVE = (
-    update(images)
-    .where(
-        images.c.index_id == bindparam("of_index"),
-        images.c.segment == bindparam("from_segment"),
-        images.c.segment_row == bindparam("from_row"),
-    )
-    .values(segment=bindparam("to_segment"), segment_row=bindparam("to_row"))
-)
-_PLACE = (
-    update(images)
-    .where(images.c.image_key == bindparam("known_key"))
-    .values(segment=bindparam("to_segment"), segment_row=bindparam("to_row"))
-)
-_KNOWN = select(
-    images.c.image_key,
-    images.c.image_path,
-    images.c.state,
-    images.c.segment,
-    images.c.content_hash,
-)
-_BY_PATH = (
-    images.c.index_id == bindparam("of_index"),
-    images.c.image_path.in_(bindparam("paths", expanding=True)),
-)
-_KNOWN_BY_PATH = _KNOWN.where(*_BY_PATH)
-_IMAGES = select(
-    images.c.image_path,
-    images.c.image_id,
-    images.c.state,
-    images.c.size,
-    images.c.mtime_ns,
-    images.c.content_hash,
-    images.c.segment,
-    images.c.segment_row,
-    images.c.width,
-    images.c.height,
-    images.c.reason,
-    images.c.detail,
-)
-_IMAGES_BY_PATH = _IMAGES.where(*_BY_PATH)
-_CONTENTS_OF_SIZE = (
-    select(images.c.content_hash, images.c.segment, images.c.segment_row, images.c.image_path)
-    .where(
-        images.c.index_id == bindparam("of_index"),
-        images.c.size == bindparam("of_size"),
-        # The size of one that failed is not that of the version which is indexed.
-        images.c.state == ImageState.INDEXED.value,
-    )
-    .limit(_LIKE)
-)
-_CONTENTS_OF_STAMP = _CONTENTS_OF_SIZE.where(images.c.mtime_ns == bindparam("of_mtime"))
-_FORGET_MISSING = delete(missing_images).where(
-    missing_images.c.index_id == bindparam("of_index"),
-    missing_images.c.image_path.in_(bindparam("paths", expanding=True)),
-)
-_OUTLINE_ROWS = 10_000
-_OUTLINE = """
-SELECT max(path), json_group_array(path), json_group_array(size), json_group_array(mtime),
-  json_group_array(is_indexed)
-FROM (
-  SELECT image_path AS path, ifnull(size, -1) AS size, ifnull(mtime_ns, 0) AS mtime,
-    state = 'indexed' AND segment IS NOT NULL AS is_indexed
-  FROM images
-  WHERE index_id = ? AND image_path > ? AND image_path < ? ORDER BY image_path LIMIT ?
-)
-"""
-_STATES = {state.value: state for state in ImageState}
-
-
-def _by_path(index_id: int, paths: Sequence[str]) -> dict[str, Any]:
-    return {"of_index": index_id, "paths": paths}
-
-
-def _known(connection: Connection, index_id: int, paths: Sequence[str]) -> dict[str, AnyRow]:
-    """Return the rows of those paths that are known, by path."""
-    return {
-        row.image_path: row
-        for some in _batches(paths, _PARAMETERS)
-        for row in connection.execute(_KNOWN_BY_PATH, _by_path(index_id, some))
-    }
-
-
 def _range_below(directory: str) -> tuple[str, str]:
     """Return what every path below a directory comes after, and what it comes before."""
     prefix = directory.rstrip("/")
@@ -562,8 +413,8 @@ def _missing_below(index_id: int, directory: str) -> tuple[Any, ...]:
 
 
 def _forget_missing(connection: Connection, index_id: int, paths: Sequence[str]) -> None:
-    for some in _batches(paths, _PARAMETERS):
-        connection.execute(_FORGET_MISSING, _by_path(index_id, some))
+    for some in in_batches(paths, MAX_PARAMETERS):
+        connection.execute(FORGET_MISSING, by_path(index_id, some))
 
 
 def _recorded_generation(connection: Connection, index_id: int) -> int:
@@ -575,67 +426,5 @@ def _recorded_generation(connection: Connection, index_id: int) -> int:
     return generation
 
 
-def _batches(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
-
-
 def _index_by_prefix(index_prefix: Path) -> Any:
-    return _INDEXES.where(indexes.c.index_prefix == str(index_prefix))
-
-
-def _index_entry(row: AnyRow) -> IndexEntry:
-    return IndexEntry(
-        index_id=row.index_id,
-        index_prefix=Path(row.index_prefix),
-        generation=row.generation,
-        updated_at=None if row.updated_at is None else datetime.fromtimestamp(row.updated_at, UTC),
-        is_moving=bool(row.is_moving),
-    )
-
-
-def _catalog_entry(row: AnyRow) -> CatalogEntry:
-    """Read a row of ``_IMAGES``; by position, since names take a third of a long lookup."""
-    (path, image_id, state, size, mtime_ns, content_hash, segment, segment_row) = row[:8]
-    return CatalogEntry(
-        path,
-        image_id,
-        _STATES[state],
-        None if size is None else FileStamp(size, mtime_ns),
-        content_hash,
-        None if segment is None else RowLocation(segment, segment_row),
-        *row[8:],
-    )
-
-
-def _indexed_values(index_id: int, location: RowLocation, facts: ImageFacts) -> dict[str, Any]:
-    return {
-        "index_id": index_id,
-        "image_path": facts.image_path,
-        "image_id": image_id_of(facts.image_path),
-        "state": ImageState.INDEXED.value,
-        "segment": location.segment,
-        "segment_row": location.row,
-        "size": facts.stamp.size,
-        "mtime_ns": facts.stamp.mtime_ns,
-        "content_hash": facts.content_hash,
-        "width": facts.width,
-        "height": facts.height,
-        "reason": None,
-        "detail": None,
-    }
-
-
-def _failed_values(index_id: int, failure: ImageFailure) -> dict[str, Any]:
-    """Leave out the columns that describe an older version which is indexed."""
-    return {
-        "index_id": index_id,
-        "image_path": failure.image_path,
-        "image_id": image_id_of(failure.image_path),
-        "state": ImageState.FAILED.value,
-        "size": None if failure.stamp is None else failure.stamp.size,
-        "mtime_ns": None if failure.stamp is None else failure.stamp.mtime_ns,
-        "reason": failure.reason.value,
-        "detail": failure.detail,
-    }
+    return INDEXES.where(indexes.c.index_prefix == str(index_prefix))
