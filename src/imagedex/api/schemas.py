@@ -1,45 +1,17 @@
-"""The documents of the REST API, field by field as the contract names them."""
+"""What the REST API answers, field by field as the contract names it."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, StrictBool, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field
 
 from imagedex.access.records import Scope
-from imagedex.api.bodies import MAX_SMALL_BODY_BYTES
+from imagedex.api.examples import JOB_ID, KEY_ID, MOMENT, examples_of
 from imagedex.api.fields import (
-    AbsolutePath,
-    IgnoreGlobs,
-    ImagePaths,
-    PriorityName,
-    QueryText,
     UtcTime,
 )
-from imagedex.api.queries import (
-    Cosine,
-    CursorText,
-    DuplicateScore,
-    FilterDocument,
-    ImageId,
-    TermDocument,
-)
 from imagedex.jobs.records import JobKind, JobStatus
-from imagedex.search.query import DEFAULT_DUPLICATE_SCORE
-
-JOB_ID = "idx_20251114_123456_7f3a"
-IMAGE_PATH = "/photos/2025/park.jpg"
-KEY_ID = "3f9a1c07be52"
-MOMENT = "2025-11-14T12:34:56.789Z"
-
-
-class _Request(BaseModel):
-    """What a client sends. Unknown fields are refused: most are misspelt known ones."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    # How large a body of this kind may be; None leaves it to the server's own limit.
-    max_body_bytes: ClassVar[int | None] = MAX_SMALL_BODY_BYTES
 
 
 class _Answer(BaseModel):
@@ -48,130 +20,10 @@ class _Answer(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _examples(*examples: dict[str, Any]) -> ConfigDict:
-    return ConfigDict(json_schema_extra={"examples": list(examples)})
-
-
-class TriggerRequest(_Request):
-    """Scan a directory and index what is new or changed in it."""
-
-    model_config = _examples({"image_dir": "/photos/2025", "priority": "high"})
-
-    image_dir: AbsolutePath = Field(description="Directory below an image root.")
-    index_prefix: AbsolutePath | None = Field(None, description="By default the server's index.")
-    force_reindex: StrictBool = Field(False, description="Embed unchanged images again too.")
-    ignore: IgnoreGlobs = Field(
-        [], description="Globs of files and directories that this scan passes over as well."
-    )
-    priority: PriorityName = "normal"
-
-
-class NotifyRequest(_Request):
-    """Bring single images up to date: each may be new, changed or gone."""
-
-    model_config = _examples({"image_paths": [IMAGE_PATH], "priority": "normal"})
-
-    max_body_bytes = None  # Ten thousand paths are large.
-
-    image_paths: ImagePaths = Field(description="Files below an image root.")
-    priority: PriorityName = "normal"
-    index_prefix: AbsolutePath | None = Field(None, description="By default the server's index.")
-
-
-class RebuildRequest(_Request):
-    """Make one segment of all that an index has."""
-
-    model_config = _examples({"priority": "low"})
-
-    index_prefix: AbsolutePath | None = Field(None, description="By default the server's index.")
-    priority: PriorityName = "normal"
-
-
-class SnapshotRequest(_Request):
-    """Keep the current generation of an index."""
-
-    model_config = _examples({"name": "before-the-move"})
-
-    name: StrictStr | None = Field(
-        None, description="By default after the time and the generation's number."
-    )
-    index_prefix: AbsolutePath | None = Field(None, description="By default the server's index.")
-
-
-class RestoreRequest(_Request):
-    """Go back to a snapshot."""
-
-    model_config = _examples({})
-
-    index_prefix: AbsolutePath | None = Field(None, description="By default the server's index.")
-
-
-class ModelRequest(_Request):
-    """Give an index another model."""
-
-    model_config = _examples({"model": "clip-ViT-B-32"})
-
-    model: Annotated[str, Field(min_length=1, max_length=200)] = Field(
-        description="A name of `imagedex models list`, not a path."
-    )
-    precision: Literal["fp32", "bf16", "int8"] | None = Field(
-        None, description="By default the server's for the server's own model, or `fp32`."
-    )
-    index_prefix: AbsolutePath | None = Field(None, description="By default the server's index.")
-    priority: PriorityName = "normal"
-
-
-class QueryRequest(_Request):
-    """Find images by a text, by an image, or by several of both."""
-
-    model_config = _examples(
-        {"text": "dogs playing in a park", "top_k": 5, "filter": {"path_prefix": "/photos/2025"}}
-    )
-
-    # Holds ten thousand ids beside the longest text.
-    max_body_bytes: ClassVar[int | None] = 2 * MAX_SMALL_BODY_BYTES
-
-    text: QueryText | None = Field(
-        None, description="What the images show. Exactly one of this, `image_id` and `terms`."
-    )
-    image_id: ImageId | None = Field(
-        None, description="More like this image, which itself is left out."
-    )
-    terms: Annotated[list[TermDocument], Field(min_length=1, max_length=16)] | None = Field(
-        None, description="Several texts and images, each with a weight."
-    )
-    top_k: Annotated[StrictInt, Field(ge=1, le=1000)] = 10
-    filter: FilterDocument | None = Field(None, description="Which images count.")
-    min_score: Cosine | None = Field(None, description="Results below are left out.")
-    collapse_duplicates: StrictBool = Field(
-        False, description="Show near-duplicates once, by the best of them."
-    )
-    duplicate_score: DuplicateScore = Field(
-        DEFAULT_DUPLICATE_SCORE, description="From which cosine on images are near-duplicates."
-    )
-    cursor: CursorText | None = Field(
-        None, description="The `next_cursor` of the page before, with the same request."
-    )
-    copy_results: StrictBool = Field(
-        False, description="Must be false: this version returns paths and never copies files."
-    )
-    index_prefix: AbsolutePath | None = Field(None, description="By default the server's index.")
-
-
-class KeyRequest(_Request):
-    """Make an API key."""
-
-    model_config = _examples({"name": "photo upload", "scopes": ["index"]})
-
-    name: Annotated[StrictStr, Field(min_length=1, max_length=100)]
-    # As with paths, the first wrong scope ends the validation.
-    scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(Scope)), FailFast()]
-
-
 class TriggerAnswer(_Answer):
     """The job that does what was asked for."""
 
-    model_config = _examples(
+    model_config = examples_of(
         {"job_id": JOB_ID, "status": "queued", "message": "Indexing of '/photos/2025' is queued."}
     )
 
@@ -183,7 +35,7 @@ class TriggerAnswer(_Answer):
 class NotifyAnswer(_Answer):
     """The job that brings the images up to date."""
 
-    model_config = _examples(
+    model_config = examples_of(
         {"job_id": JOB_ID, "status": "queued", "images_count": 1, "estimated_time_seconds": 0.5}
     )
 
@@ -228,7 +80,7 @@ class JobFindings(_Answer):
 class JobStatusAnswer(_Answer):
     """A job in full."""
 
-    model_config = _examples(
+    model_config = examples_of(
         {
             "job_id": JOB_ID,
             "kind": "full",
@@ -402,7 +254,7 @@ class HealthAnswer(_Answer):
 class ReadyAnswer(_Answer):
     """All checks passed."""
 
-    model_config = _examples({"status": "ready", "checks": {"database": "ok", "search": "ok"}})
+    model_config = examples_of({"status": "ready", "checks": {"database": "ok", "search": "ok"}})
 
     status: Literal["ready"] = "ready"
     checks: dict[str, str]
@@ -421,7 +273,7 @@ class KeyAnswer(_Answer):
 class NewKeyAnswer(KeyAnswer):
     """A new key with its secret, which is shown this once."""
 
-    model_config = _examples(
+    model_config = examples_of(
         {
             "key_id": KEY_ID,
             "name": "photo upload",
@@ -452,7 +304,7 @@ class ProblemField(_Answer):
 class Problem(BaseModel):
     """What went wrong (RFC 9457)."""
 
-    model_config = _examples(
+    model_config = examples_of(
         {
             "type": "urn:imagedex:problem:not-found",
             "title": "There is no such thing",

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from fastapi.openapi.models import OpenAPI
 from pydantic import BaseModel
 
-from imagedex.api import schemas
+from imagedex.api import requests, schemas
 from support.api import ApiClient, gated_calls
 
 
@@ -139,8 +139,7 @@ def test_every_operation_has_summary_description_and_tag(document: dict[str, Any
 
 def test_every_example_fits_its_own_schema() -> None:
     checked = 0
-    for name in dir(schemas):
-        model = getattr(schemas, name)
+    for model in (*vars(requests).values(), *vars(schemas).values()):
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             continue
         extra = model.model_config.get("json_schema_extra")

@@ -14,6 +14,7 @@ from imagedex.api.context import ApiContext
 from imagedex.api.idempotency import IdempotencyHeader, idempotency_of
 from imagedex.api.identifiers import require_identifier
 from imagedex.api.paging import JobsQuery, PageQuery
+from imagedex.api.requests import NotifyRequest, RebuildRequest, TriggerRequest
 from imagedex.api.schemas import (
     FailureEntry,
     FailuresAnswer,
@@ -24,10 +25,7 @@ from imagedex.api.schemas import (
     JobSummary,
     JobWorker,
     NotifyAnswer,
-    NotifyRequest,
-    RebuildRequest,
     TriggerAnswer,
-    TriggerRequest,
 )
 from imagedex.api.security import principal_of
 from imagedex.indexing.interfaces import JobReport

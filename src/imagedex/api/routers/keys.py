@@ -11,7 +11,8 @@ from imagedex.access import ApiKey, Scope
 from imagedex.api.answers import JsonAnswer, problem_documents
 from imagedex.api.context import ApiContext
 from imagedex.api.identifiers import require_identifier
-from imagedex.api.schemas import KeyAnswer, KeyRequest, KeysAnswer, NewKeyAnswer
+from imagedex.api.requests import KeyRequest
+from imagedex.api.schemas import KeyAnswer, KeysAnswer, NewKeyAnswer
 
 
 def keys_router(context: ApiContext) -> APIRouter:

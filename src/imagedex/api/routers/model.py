@@ -11,7 +11,8 @@ from imagedex.access import Scope
 from imagedex.api.answers import JsonAnswer, problem_documents
 from imagedex.api.context import ApiContext
 from imagedex.api.idempotency import IdempotencyHeader, idempotency_of
-from imagedex.api.schemas import ModelRequest, TriggerAnswer
+from imagedex.api.requests import ModelRequest
+from imagedex.api.schemas import TriggerAnswer
 from imagedex.api.security import principal_of
 from imagedex.embedding.runtimes import Precision
 from imagedex.jobs.records import Priority

@@ -15,12 +15,8 @@ from imagedex.api.answers import JsonAnswer, problem_documents
 from imagedex.api.context import ApiContext
 from imagedex.api.problems import UNSUPPORTED_BODY, ProblemError
 from imagedex.api.queries import PictureQuery
-from imagedex.api.schemas import (
-    QueryAnswerDocument,
-    QueryIndexStats,
-    QueryRequest,
-    QueryResult,
-)
+from imagedex.api.requests import QueryRequest
+from imagedex.api.schemas import QueryAnswerDocument, QueryIndexStats, QueryResult
 from imagedex.core.errors import InvalidRequest, Unavailable
 from imagedex.search import ImageTerm, Query, QueryAnswer, Term, TextTerm
 

@@ -11,15 +11,9 @@ from starlette.responses import Response
 from imagedex.access import Scope
 from imagedex.api.answers import JsonAnswer, problem_documents
 from imagedex.api.context import ApiContext
+from imagedex.api.requests import RestoreRequest, SnapshotRequest
 from imagedex.api.routers.stats import StatsQuery
-from imagedex.api.schemas import (
-    RestoreRequest,
-    SnapshotEntry,
-    SnapshotReceipt,
-    SnapshotRequest,
-    SnapshotsAnswer,
-    TriggerAnswer,
-)
+from imagedex.api.schemas import SnapshotEntry, SnapshotReceipt, SnapshotsAnswer, TriggerAnswer
 from imagedex.segments import Snapshot
 
 
