@@ -20,7 +20,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -127,8 +127,14 @@ class SnapshotDirectory:
     ) -> Snapshot:
         for folder in (layout.MANIFESTS, layout.SEGMENTS, layout.TOMBSTONES):
             make_directory(directory / folder)
-        for file in files_of(manifest):
-            link_or_copy(index_prefix / file.name, directory / file.name)
+        # The directory is nobody else's yet, so that its files need no hard links, which the disks
+        # that people keep copies on often lack.
+        # To take hold of all of them first, the small ones foremost: these are merged away soon,
+        # while a large one is read.
+        files = sorted(files_of(manifest), key=lambda file: file.bytes)
+        for file in files:
+            link_or_copy(index_prefix / file.name, directory / file.name, replace_file)
+        for file in files:
             require_intact(directory, file)
         count = 0
 
@@ -138,11 +144,11 @@ class SnapshotDirectory:
                 file.write(_encode_failure(failure))
                 count += 1
 
-        written = create_file(directory / _FAILURES, write_failures)
+        written = replace_file(directory / _FAILURES, write_failures)
         entry = FileEntry(_FAILURES, written.bytes, written.sha256)
         data = encode_manifest(manifest)
         manifest_name = layout.manifest_name(manifest.generation, manifest.fence)
-        create_file(directory / manifest_name, lambda file: file.write(data))
+        replace_file(directory / manifest_name, lambda file: file.write(data))
         now = utc_now()
         snapshot = Snapshot(
             name=name,
@@ -153,7 +159,7 @@ class SnapshotDirectory:
             failed_images=count,
         )
         document = _encode(snapshot, manifest_name, hashlib.sha256(data).hexdigest())
-        create_file(directory / _DOCUMENT, lambda file: file.write(document))
+        replace_file(directory / _DOCUMENT, lambda file: file.write(document))
         with storage_errors("flush", directory):
             for folder in (layout.MANIFESTS, layout.SEGMENTS, layout.TOMBSTONES, "."):
                 sync_directory(directory / folder)
@@ -268,7 +274,8 @@ class SnapshotDirectory:
     def delete(self, name: str) -> None:
         """Delete one, as a whole, whether it can be read or not. Raises NotFound, StorageError."""
         path = self._path(name)
-        if not path.exists():
+        if not (path / _DOCUMENT).is_file():
+            # What somebody else has put there is nobody's to delete by a name.
             raise _unknown(name, self._directory)
         gone = self._directory / f".{name}.{secrets.token_hex(6)}{layout.TEMPORARY_SUFFIX}"
         with self._lock().held(), storage_errors("delete", path):
@@ -301,9 +308,14 @@ def _is_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None and name != layout.LOCK
 
 
-def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name, or copy it where that cannot be. Raises CorruptIndex when it is
-    missing, StorageError, also when ``target`` is taken.
+def link_or_copy(
+    source: Path,
+    target: Path,
+    write: Callable[[Path, Callable[[HashingFile], object]], object] = create_file,
+) -> None:
+    """Give a file a second name, or copy it with ``write`` where that cannot be.
+
+    Raises CorruptIndex when it is missing, StorageError, also when ``target`` is taken.
     """
     with storage_errors("write", target):
         try:
@@ -319,7 +331,7 @@ def link_or_copy(source: Path, target: Path) -> None:
             if error.errno not in _NO_LINK:
                 raise
     with storage_errors("read", source), open(source, "rb") as file:
-        create_file(target, lambda copy: _copy(file, copy))
+        write(target, lambda copy: _copy(file, copy))
 
 
 def _copy(source: Any, target: HashingFile) -> None:

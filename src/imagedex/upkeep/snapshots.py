@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from imagedex.catalog import Catalog
-from imagedex.core.errors import Conflict, CorruptIndex, NotFound
+from imagedex.core.errors import Conflict, CorruptIndex, NotFound, Unavailable
 from imagedex.core.images import ImageFailure
 from imagedex.core.times import utc_now
 from imagedex.database import Database, DatabaseState, state_of
@@ -68,7 +68,7 @@ class Snapshots:
 
         Without a name it is called after the time and the generation. Raises NotFound while
         nothing is indexed, Conflict when the name is taken, CorruptIndex when a file is damaged,
-        StorageError.
+        Unavailable when the index changes faster than it can be kept, StorageError.
         """
         for _ in range(_ATTEMPTS - 1):
             manifest = self._current()
@@ -78,7 +78,16 @@ class Snapshots:
                 # Its files may have been swept, newer generations having been published.
                 if self._current() == manifest:
                     raise
-        return self._create(name, self._current())
+        manifest = self._current()
+        try:
+            return self._create(name, manifest)
+        except CorruptIndex as error:
+            if self._current() == manifest:
+                raise
+            raise Unavailable(
+                "The index changed each time that it was being kept; try again when fewer images "
+                "come in."
+            ) from error
 
     def _create(self, name: str | None, manifest: Manifest) -> Snapshot:
         chosen = name or _name_of(manifest)

@@ -8,11 +8,20 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from imagedex.core.errors import Conflict, CorruptIndex, InvalidRequest, NotFound, StorageError
-from imagedex.segments import DirectoryIndexFiles, SnapshotDirectory, examine_files, publish_lock
+from imagedex.segments import (
+    DirectoryIndexFiles,
+    FileEntry,
+    SnapshotDirectory,
+    examine_files,
+    integrity,
+    publish_lock,
+)
+from imagedex.segments import snapshots as snapshots_module
 from imagedex.segments.republishing import roll_back
 from imagedex.testing.index_files import assert_holds
 from support.committing import DIM, StartProcess, commit_step, commit_steps, images_after
@@ -238,6 +247,54 @@ def test_a_kill_while_a_snapshot_comes_back_leaves_the_old_state_or_the_new_one(
         assert_holds(there, images_after(4), dim=DIM)
         assert not list((folder / "index").rglob("*.tmp"))
     assert steps == {True, False}
+
+
+def test_a_disk_without_hard_links_can_hold_a_snapshot(
+    files: DirectoryIndexFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("imagedex.segments.snapshots.os.link", refuse)
+        keep(tmp_path, "copied")
+    for step in range(4, 8):
+        commit_step(files, step)
+    bring_back(tmp_path, "copied")
+    assert_holds(files, images_after(3), dim=DIM)
+
+
+def test_small_segments_that_are_merged_away_while_a_large_one_is_read_are_kept(
+    files: DirectoryIndexFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = integrity.require_intact
+    is_swept = False
+
+    def sweeping(index_prefix: Path, entry: FileEntry, **options: Any) -> Path:
+        nonlocal is_swept
+        if not is_swept:
+            is_swept = True
+            manifest = files.current()
+            assert manifest is not None
+            for segment in manifest.segments:
+                delete(files.index_prefix / segment.parquet.name)
+        return real(index_prefix, entry, **options)
+
+    monkeypatch.setattr(snapshots_module, "require_intact", sweeping)
+    keep(tmp_path, "whole")
+    assert is_swept
+
+
+def test_what_is_no_snapshot_is_not_deleted_by_a_name(tmp_path: Path) -> None:
+    snapshots = tmp_path / "snapshots"
+    (snapshots / "photos").mkdir(parents=True)
+    (snapshots / "photos" / "one.jpg").write_bytes(b"mine")
+    (snapshots / "notes").write_text("mine")
+    for name in ("photos", "notes"):
+        with pytest.raises(NotFound):
+            _snapshots(tmp_path).delete(name)
+    assert (snapshots / "photos" / "one.jpg").exists()
+    assert (snapshots / "notes").exists()
 
 
 @pytest.mark.usefixtures("files")
