@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +14,11 @@ import structlog
 
 from imagedex.core.cache import LruCache
 from imagedex.core.errors import (
+    CorruptIndex,
     CursorExpired,
     FingerprintMismatch,
     ImagedexError,
+    InvalidRequest,
     StorageError,
 )
 from imagedex.core.fingerprints import ModelIdentity, way_back
@@ -34,6 +37,7 @@ AnswerKey = tuple[Query, int]  # And how many results are before the page.
 # each would fill some hundred MB if only their number counted.
 _RESULTS_PER_ENTRY = 64
 _OPEN_ATTEMPTS = 5
+_DAMAGE_SECONDS = 5.0
 
 # Rankings are remembered from page to page: two of full depth, or many that are shorter.
 _MAX_RANKINGS = 64
@@ -46,7 +50,7 @@ _MAX_PAGED_GENERATIONS = 16
 _log = structlog.get_logger(__name__)
 
 
-Find = Callable[[OpenGeneration, Sequence[Wanted]], Sequence[Found]]
+Find = Callable[[OpenGeneration, Sequence[Wanted]], Sequence[Found | InvalidRequest]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,14 @@ class Serving:
         answered one by one.
         """
         return (self.plain if wanted.is_plain else self.costly).run(wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Damage:
+    """Why an index could not be opened a moment ago."""
+
+    reason: str
+    until: float  # By the monotonic clock.
 
 
 class LiveIndex:
@@ -92,6 +104,7 @@ class LiveIndex:
         self._cache_entries = cache_entries
         self._on_opened = on_opened
         self._serving: Serving | None = None
+        self._damage: _Damage | None = None
         self._refreshing = threading.Lock()
         self._paged = Holding[Serving](seconds=PAGES_SECONDS, max_values=_MAX_PAGED_GENERATIONS)
 
@@ -99,6 +112,20 @@ class LiveIndex:
     def serving(self) -> Serving | None:
         """What answers now, None before the first generation was opened."""
         return self._serving
+
+    def opened(self) -> Serving | None:
+        """Return what answers now, for which the current generation is opened if need be.
+
+        Raises as ``refresh``; that an index is damaged is remembered for some seconds, since its
+        files would be read again for each query.
+        """
+        serving = self._serving
+        if serving is not None:
+            return serving
+        damage = self._damage
+        if damage is not None and time.monotonic() < damage.until:
+            raise CorruptIndex(damage.reason)
+        return self.refresh()
 
     def hold(self, serving: Serving) -> None:
         """Keep a generation for some minutes from now on, since a next page may be asked for."""
@@ -133,7 +160,10 @@ class LiveIndex:
             before = self._serving
             try:
                 self._serving = self._open_current()
+                self._damage = None
             except ImagedexError as error:
+                if isinstance(error, CorruptIndex):
+                    self._damage = _Damage(str(error), time.monotonic() + _DAMAGE_SECONDS)
                 _log.error(
                     "generation_not_opened",
                     index_prefix=str(self._files.index_prefix),
@@ -141,6 +171,7 @@ class LiveIndex:
                     reason=str(error),
                 )
                 raise
+            self._paged.forget_old()
             if self._serving is not before:
                 if before is not None:
                     # It may live on for the next pages of some query.
@@ -172,8 +203,9 @@ class LiveIndex:
                 return
             try:
                 self._serving = self._warmed(serving.generation.manifest, serving)
-            except ImagedexError as error:
+            except CorruptIndex as error:
                 self._serving = None
+                self._damage = _Damage(str(error), time.monotonic() + _DAMAGE_SECONDS)
                 _log.error(
                     "generation_not_served",
                     index_prefix=str(self._files.index_prefix),

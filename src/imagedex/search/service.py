@@ -114,6 +114,14 @@ class QueryService:
         serving = self._live_index(index_prefix).refresh()
         return 0 if serving is None else serving.generation.manifest.generation
 
+    def open(self, index_prefix: Path) -> int:
+        """Do what ``refresh`` does for a query: an index that is open already stays as it is.
+
+        That it is damaged is remembered for some seconds.
+        """
+        serving = self._live_index(index_prefix).opened()
+        return 0 if serving is None else serving.generation.manifest.generation
+
     def verify(self, index_prefix: Path, should_stop: Callable[[], bool]) -> None:
         """Compare the large files of what is served with their checksums; see ``LiveIndex``.
 
@@ -167,9 +175,7 @@ class QueryService:
 
     def _serving(self, index_prefix: Path, live: LiveIndex) -> Serving | None:
         live.forget_old()
-        serving = live.serving
-        if serving is None:
-            serving = live.refresh()
+        serving = live.opened()
         if serving is None:
             # Whoever asks for many places without an index must not fill the memory.
             with self._live_lock:

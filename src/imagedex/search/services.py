@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import structlog
 
@@ -18,6 +18,7 @@ from imagedex.search.service import QueryService
 from imagedex.segments import IndexFiles
 
 AnswerT = TypeVar("AnswerT")
+_Open: TypeAlias = Callable[[QueryService, Path], int]
 
 _ATTEMPTS = 5  # At a model that changes while an index is opened.
 
@@ -72,11 +73,14 @@ class QueryServices:
 
         Raises also FingerprintMismatch and ModelError when no model here makes its vectors.
         """
+        return self._open(index_prefix, QueryService.refresh)
+
+    def _open(self, index_prefix: Path, open_in: _Open) -> int:
         is_served = index_prefix in self._serving
         if not is_served and self._files_of(index_prefix).current() is None:
             return 0
         with self._turn_of(index_prefix):
-            return self._refresh(index_prefix)
+            return self._open_in_its_service(index_prefix, open_in)
 
     def verify(self, index_prefix: Path, should_stop: Callable[[], bool]) -> None:
         """Compare the large files of what is served; see ``QueryService.verify``."""
@@ -119,7 +123,7 @@ class QueryServices:
                 fingerprint = self._serving.get(index_prefix)
                 if fingerprint is not None:
                     return self._services[fingerprint]
-            if self.refresh(index_prefix) == 0:
+            if self._open(index_prefix, QueryService.open) == 0:
                 break
         return self._service(self._model_of(None))
 
@@ -134,17 +138,17 @@ class QueryServices:
         with self._lock:
             return self._turns.setdefault(index_prefix, threading.Lock())
 
-    def _refresh(self, index_prefix: Path) -> int:
+    def _open_in_its_service(self, index_prefix: Path, open_in: _Open) -> int:
         for attempt in range(_ATTEMPTS):
             manifest = self._files_of(index_prefix).current()
             served = self._serving.get(index_prefix)
             if manifest is None:
                 # Whoever served it says what is wrong.
-                return 0 if served is None else self._services[served].refresh(index_prefix)
+                return 0 if served is None else open_in(self._services[served], index_prefix)
             model = self._model_of(ModelIdentity(manifest.model_name, manifest.fingerprint))
             service = self._service(model)
             try:
-                generation = service.refresh(index_prefix)
+                generation = open_in(service, index_prefix)
             except FingerprintMismatch:
                 # Its model has changed once more in this moment.
                 if attempt == _ATTEMPTS - 1:

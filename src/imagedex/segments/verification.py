@@ -9,14 +9,22 @@ hashed first (docs/decisions/0014-large-files-are-verified-while-they-serve.md).
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from imagedex.core.errors import CorruptIndex
+from imagedex.core.errors import CorruptIndex, StorageError
 from imagedex.segments.integrity import require_intact, require_size
 from imagedex.segments.records import FileEntry, Manifest
 
 LARGE_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class _Damage:
+    reason: str
+    change: tuple[int, ...]  # Of the file, the last one before it was compared.
 
 
 class Verification:
@@ -27,19 +35,28 @@ class Verification:
         self._index_prefix = index_prefix
         self._large_bytes = large_bytes
         self._intact: frozenset[FileEntry] = frozenset()
-        self._damaged: dict[FileEntry, str] = {}
+        self._damaged: dict[FileEntry, _Damage] = {}
 
     def require(self, entry: FileEntry) -> Path:
         """Return the path of a file that may be opened.
 
         A small one is intact. A large one has its size and is left to ``verify``, unless it was
-        found damaged before: then it is compared again, as somebody may have restored it. Raises
-        CorruptIndex, StorageError.
+        found damaged before: then it is compared again once it looks otherwise, as somebody may
+        have restored it. Raises CorruptIndex, StorageError.
         """
         if entry.bytes < self._large_bytes:
             return require_intact(self._index_prefix, entry)
-        if entry in self._damaged:
-            path = require_intact(self._index_prefix, entry)
+        damage = self._damaged.get(entry)
+        if damage is not None:
+            # Everybody who asks an index that cannot be served comes here.
+            change = self._last_change(entry)
+            if damage.change == change:
+                raise CorruptIndex(damage.reason)
+            try:
+                path = require_intact(self._index_prefix, entry)
+            except CorruptIndex as error:
+                self._damaged = {**self._damaged, entry: _Damage(str(error), change)}
+                raise
             self._damaged = {file: why for file, why in self._damaged.items() if file != entry}
             return path
         return require_size(self._index_prefix, entry)
@@ -66,13 +83,31 @@ class Verification:
         for file in large:
             if file in self._intact or file in self._damaged:
                 continue
+            change = self._last_change(file)
             try:
                 require_intact(self._index_prefix, file, should_stop=should_stop)
-            except CorruptIndex as error:
+            except StorageError as error:
+                if not _is_damage(error):
+                    raise
                 if not (self._index_prefix / file.name).exists():
                     continue  # Swept, or deleted: what is open stays whole.
-                self._damaged = {**self._damaged, file: str(error)}
+                self._damaged = {**self._damaged, file: _Damage(str(error), change)}
                 found.append(str(error))
             else:
                 self._intact |= {file}
         return tuple(found)
+
+    def _last_change(self, entry: FileEntry) -> tuple[int, ...]:
+        try:
+            status = (self._index_prefix / entry.name).stat()
+        except OSError:
+            return ()  # Whoever opens it finds out why.
+        # Not the time of its last writing, which a copy may keep.
+        return status.st_ino, status.st_ctime_ns
+
+
+def _is_damage(error: StorageError) -> bool:
+    """Say whether a file is damaged: its content differs, or the disk cannot read all of it."""
+    cause = error.__cause__
+    is_unreadable = isinstance(cause, OSError) and cause.errno == errno.EIO
+    return isinstance(error, CorruptIndex) or is_unreadable

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +17,8 @@ from structlog.testing import capture_logs
 from imagedex.core.errors import CorruptIndex, StorageError
 from imagedex.embedding import EncodedTexts
 from imagedex.search import BackgroundVerifier, QueryService
-from imagedex.segments import DirectoryIndexFiles
+from imagedex.segments import DirectoryIndexFiles, FileEntry, integrity, verification
+from imagedex.segments.durable import storage_errors
 from imagedex.testing.index_files import (
     FINGERPRINT,
     MODEL_NAME,
@@ -103,7 +107,10 @@ def test_damaged_vectors_are_replaced_while_they_are_served(tmp_path: Path) -> N
     assert logs == []
 
 
-def test_what_nothing_can_make_good_is_not_served_any_more(tmp_path: Path) -> None:
+def test_what_nothing_can_make_good_is_not_served_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imagedex.search.live._DAMAGE_SECONDS", 0.0)
     manifest = publish_images(files_with_faiss(tmp_path), _IMAGES)
     segment = manifest.segments[0]
     service = _service(lambda _: None)
@@ -119,6 +126,59 @@ def test_what_nothing_can_make_good_is_not_served_any_more(tmp_path: Path) -> No
     with pytest.raises(CorruptIndex, match=segment.parquet.name):
         service.check(tmp_path)
     (tmp_path / segment.parquet.name).write_bytes(whole)
+    assert _found(service, tmp_path, "dogs") == _expected("dogs")
+
+
+def test_a_damaged_index_is_not_opened_anew_for_each_query(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = publish_images(files_with_faiss(tmp_path), _IMAGES)
+    path = tmp_path / manifest.segments[0].parquet.name
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    service = _service(lambda _: None)
+    opened = 0
+    real = DirectoryIndexFiles.open
+
+    def counted(files: DirectoryIndexFiles, *arguments: Any) -> Any:
+        nonlocal opened
+        opened += 1
+        return real(files, *arguments)
+
+    monkeypatch.setattr(DirectoryIndexFiles, "open", counted)
+    for _ in range(3):
+        with pytest.raises(CorruptIndex, match=path.name):
+            service.query(tmp_path, "dogs", 5)
+    assert opened == 1
+    path.write_bytes(whole)
+    # Whoever mended it and says so need not wait.
+    service.refresh(tmp_path)
+    assert _found(service, tmp_path, "dogs") == _expected("dogs")
+
+
+def test_vectors_that_the_disk_cannot_read_are_made_good_from_the_other_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = publish_images(files_with_faiss(tmp_path), _IMAGES)
+    bad = tmp_path / faiss_of(manifest.segments[0]).name
+    service = _service(lambda _: None)
+    service.refresh(tmp_path)
+    real = integrity.require_intact
+
+    def failing(index_prefix: Path, entry: FileEntry, **options: Any) -> Path:
+        path = index_prefix / entry.name
+        if path == bad:
+            with storage_errors("read", path):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(index_prefix, entry, **options)
+
+    monkeypatch.setattr(verification, "require_intact", failing)
+    with capture_logs() as logs:
+        service.verify(tmp_path, _never)
+    assert [entry["event"] for entry in logs] == [
+        "index_file_damaged",
+        "faiss_file_rebuilt_in_memory",
+    ]
     assert _found(service, tmp_path, "dogs") == _expected("dogs")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,6 +102,32 @@ def test_vectors_that_were_restored_are_used_again(files: DirectoryIndexFiles) -
         assert _finds_all(files.open(manifest, None))
     assert logs == []
     assert files.verify(manifest, should_stop=_never) == ()
+
+
+def test_what_is_known_to_be_damaged_is_read_again_only_when_it_has_changed(
+    files: DirectoryIndexFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = _current(files)
+    path = files.index_prefix / manifest.segments[0].parquet.name
+    whole, times = path.read_bytes(), path.stat()
+    _change_a_vector_in_parquet(path)
+    assert len(files.verify(manifest, should_stop=_never)) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr("imagedex.segments.verification.require_intact", None)
+        for _ in range(2):
+            with pytest.raises(CorruptIndex, match="SHA-256"):
+                files.open(manifest, None)
+    path.write_bytes(whole[:-1] + b"?")
+    with pytest.raises(CorruptIndex):
+        files.open(manifest, None)
+    with monkeypatch.context() as patch:
+        patch.setattr("imagedex.segments.verification.require_intact", None)
+        with pytest.raises(CorruptIndex):
+            files.open(manifest, None)
+    # As a restored copy that keeps the times of what it was made of.
+    path.write_bytes(whole)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert _finds_all(files.open(manifest, None))
 
 
 def test_a_damaged_parquet_file_is_told_and_its_segment_still_searched(
