@@ -47,10 +47,11 @@ class JsonRequest(Request):
             self._document = from_json(self._content, allow_inf_nan=False)
         except ValueError as error:
             raise ProblemError(INVALID_REQUEST, f"The body is not valid JSON: {error}.") from error
-        if isinstance(self._document, dict) and len(self._document) > MAX_MEMBERS:
+        members = _most_members(self._document)
+        if members > MAX_MEMBERS:
             raise ProblemError(
                 INVALID_REQUEST,
-                f"The body has {len(self._document)} fields and at most {MAX_MEMBERS} are read; "
+                f"The body has {members} fields in one object and at most {MAX_MEMBERS} are read; "
                 "send only those that GET /docs lists for this call.",
             )
 
@@ -69,6 +70,20 @@ class JsonRequest(Request):
     async def json(self) -> Any:
         """Return the parsed body."""
         return self._document
+
+
+def _most_members(document: Any) -> int:
+    """Return how many fields the object has that has the most, at whatever depth."""
+    most, left = 0, [document]
+    while left:
+        item = left.pop()
+        if isinstance(item, dict):
+            most = max(most, len(item))
+            left.extend(item.values())
+        elif isinstance(item, list):
+            # Long lists hold texts.
+            left.extend(one for one in item if isinstance(one, dict | list))
+    return most
 
 
 def _is_json(content_type: str) -> bool:

@@ -92,6 +92,7 @@ class Lanes:
 
     gate: Lane  # Checks of keys: the database only, so that nothing locks everybody out.
     queries: Lane
+    costly_queries: Lane  # Each may take as long as a hundred others.
     uploads: Lane
     pictures: Lane
     paths: Lane  # Calls that look at the image roots, where a dead share can hold them for ever.
@@ -109,6 +110,7 @@ class Lanes:
             # Queries that wait in a thread are encoded and searched together, as many as there
             # are threads; what computes for them are one or two of these.
             queries=Lane("queries", threads=32, max_waiting=256),
+            costly_queries=Lane("queries of this kind", threads=4, max_waiting=64),
             uploads=Lane("pictures that are asked with", threads=2, max_waiting=16),
             pictures=Lane("thumbnails", threads=2, max_waiting=512),
             paths=Lane("calls that look at image roots", threads=4, max_waiting=32),

@@ -21,9 +21,12 @@ class Batcher(Generic[Item, Answer]):
     """
 
     def __init__(
-        self, work: Callable[[list[Item]], Sequence[Answer]], *, max_items: int = 32
+        self, work: Callable[[list[Item]], Sequence[Answer | Exception]], *, max_items: int = 32
     ) -> None:
-        """Take ``work``, which gives an answer for each item, in order; one call runs at a time."""
+        """Take ``work``, which gives an answer for each item, in order; one call runs at a time.
+
+        For an item that is itself at fault the answer is an exception, raised for it alone.
+        """
         self._work = work
         self._max_items = max_items
         self._lock = threading.Lock()
@@ -72,7 +75,10 @@ class Batcher(Generic[Item, Answer]):
                 self._answer([ticket])
             return
         for ticket, answer in zip(batch, answers, strict=True):
-            ticket.answer = answer
+            if isinstance(answer, Exception):
+                ticket.error = answer
+            else:
+                ticket.answer = answer
 
 
 class _Ticket(Generic[Item, Answer]):

@@ -9,11 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagedex.core.cache import LruCache
-from imagedex.core.errors import ModelError, NotFound
+from imagedex.core.errors import InvalidRequest, ModelError, NotFound
 from imagedex.core.ids import image_id_of
 from imagedex.embedding.interfaces import TextEncoder
 from imagedex.search.composing import composed
-from imagedex.search.query import MAX_TOP_K, ImageTerm, PictureTerm, Query, TextTerm
+from imagedex.search.query import (
+    PLAIN_RESULTS,
+    PLAIN_TERMS,
+    ImageTerm,
+    PictureTerm,
+    Query,
+    TextTerm,
+)
 from imagedex.segments import Hits, ImageFilter, OpenGeneration
 
 
@@ -23,9 +30,6 @@ class Direction:
 
     vector: NDArray[np.float32]  # Shape (dim,), of unit length.
     weight: float
-
-
-_PLAIN_TERMS = 2  # "This but not that".
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +45,9 @@ class Wanted:
     @property
     def is_plain(self) -> bool:
         """Whether it costs no more than others, with which it can be answered."""
-        return self.image_filter is None and len(self.terms) <= _PLAIN_TERMS and self.k <= MAX_TOP_K
+        return (
+            self.image_filter is None and len(self.terms) <= PLAIN_TERMS and self.k <= PLAIN_RESULTS
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,23 +101,41 @@ class Finder:
             left_out=frozenset(t.image_id for t in query.terms if isinstance(t, ImageTerm)),
         )
 
-    def find(self, generation: OpenGeneration, wanted: Sequence[Wanted]) -> list[Found]:
+    def find(
+        self, generation: OpenGeneration, wanted: Sequence[Wanted]
+    ) -> list[Found | InvalidRequest]:
         """Answer queries that came together: one run of the encoder, one pass over the vectors.
 
-        Each of the two uses all cores, so that nothing is gained by doing them side by side.
+        Each of the two uses all cores, so that nothing is gained by doing them side by side. A
+        query whose terms cancel each other out gets the error, and the others their answers.
         """
         texts = self._encoded(
             [term.text for query in wanted for term in query.terms if isinstance(term, TextTerm)]
         )
-        vectors = np.stack([_vector(query, texts) for query in wanted])
-        ks = [query.k + len(query.left_out) for query in wanted]
-        filters = [query.image_filter for query in wanted]
-        has_filter = any(image_filter is not None for image_filter in filters)
-        hits = generation.search(vectors, ks, filters if has_filter else None)
-        return [
-            _answered(query, one, is_text_cut=_is_cut(query, texts))
-            for query, one in zip(wanted, hits, strict=True)
+        directions = [_vector(query, texts) for query in wanted]
+        good = [
+            (query, vector)
+            for query, vector in zip(wanted, directions, strict=True)
+            if not isinstance(vector, InvalidRequest)
         ]
+        hits = iter(self._searched(generation, good))
+        return [
+            vector
+            if isinstance(vector, InvalidRequest)
+            else _answered(query, next(hits), is_text_cut=_is_cut(query, texts))
+            for query, vector in zip(wanted, directions, strict=True)
+        ]
+
+    def _searched(
+        self, generation: OpenGeneration, asked: Sequence[tuple[Wanted, NDArray[np.float32]]]
+    ) -> list[Hits]:
+        if not asked:
+            return []
+        ks = [query.k + len(query.left_out) for query, _ in asked]
+        filters = [query.image_filter for query, _ in asked]
+        has_filter = any(image_filter is not None for image_filter in filters)
+        vectors = np.stack([vector for _, vector in asked])
+        return generation.search(vectors, ks, filters if has_filter else None)
 
     def encode(self, texts: list[str]) -> list[EncodedText]:
         """Encode texts anew. Raises ModelError."""
@@ -146,12 +170,15 @@ def _direction(generation: OpenGeneration, term: ImageTerm | PictureTerm) -> Dir
     return Direction(vector, term.weight)
 
 
-def _vector(query: Wanted, texts: dict[str, EncodedText]) -> NDArray[np.float32]:
+def _vector(query: Wanted, texts: dict[str, EncodedText]) -> NDArray[np.float32] | InvalidRequest:
     vectors = [
         texts[term.text].vector if isinstance(term, TextTerm) else term.vector
         for term in query.terms
     ]
-    return composed(vectors, [term.weight for term in query.terms])
+    try:
+        return composed(vectors, [term.weight for term in query.terms])
+    except InvalidRequest as error:
+        return error
 
 
 def _is_cut(query: Wanted, texts: dict[str, EncodedText]) -> bool:

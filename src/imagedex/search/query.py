@@ -13,6 +13,8 @@ MAX_TEXT_CHARACTERS = 10_000
 MAX_TOP_K = 1_000
 MAX_TERMS = 16
 DEFAULT_DUPLICATE_SCORE = 0.98
+PLAIN_TERMS = 2  # "This but not that".
+PLAIN_RESULTS = 100  # For more, all vectors of a large index are compared.
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,16 @@ class Query:
     def of_text(cls, text: str, top_k: int = 10) -> Query:
         """Return the plainest query."""
         return cls((TextTerm(text),), top_k)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its first page costs about what that of a single text costs."""
+        return (
+            self.image_filter is None
+            and self.duplicate_score is None
+            and len(self.terms) <= PLAIN_TERMS
+            and self.top_k <= PLAIN_RESULTS
+        )
 
     @property
     def text(self) -> str:

@@ -21,6 +21,8 @@ _FEW_ROWS = 2_000
 _DEPTH_AMONG_SELECTED = 2
 _LEAST_CANDIDATES_AMONG_SELECTED = 800
 
+_ONE_MORE = 1  # Than the results that a depth is tuned for: the image that is asked with.
+
 _Candidates = Callable[[NDArray[np.float32], SearchDepth], NDArray[np.int64]]
 
 
@@ -99,8 +101,11 @@ class ApproximateSearch:
     ) -> list[ScoredRows | None]:
         """Return for each query what lists find, None where that is not enough."""
         found: list[ScoredRows | None] = [None] * len(ks)
-        for least, depth in zip((0, *(d.k for d in self._depths)), self._depths, strict=False):
-            mine = [i for i, k in enumerate(ks) if least < k <= depth.k]
+        least = 0
+        for depth in self._depths:
+            most = depth.k + _ONE_MORE
+            mine = [i for i, k in enumerate(ks) if least < k <= most]
+            least = most
             if not mine:
                 continue
             for i, some in zip(mine, candidates(queries[mine], depth), strict=True):

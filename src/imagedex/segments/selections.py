@@ -66,6 +66,7 @@ class SegmentRows:
         self._paths = paths
         self._facts = facts
         self._ids = _IdColumn(paths)
+        self._finding = threading.Lock()
         self._remembered = LruCache[ImageFilter, _Remembered](
             max_entries=_REMEMBERED_FILTERS, max_weight=_REMEMBERED_BYTES
         )
@@ -73,9 +74,17 @@ class SegmentRows:
     def selected(self, image_filter: ImageFilter, gone: NDArray[np.int64]) -> Selection:
         """Return the rows that the filter allows, without those that are gone.
 
-        A generation passes the same array ``gone`` each time. Raises InvalidRequest for a glob
-        that cannot be understood, CorruptIndex, StorageError.
+        A generation passes the same array ``gone`` each time. Raises InvalidRequest for globs
+        that cannot be understood or take too long, CorruptIndex, StorageError.
         """
+        known = self._remembered.get(image_filter)
+        if known is not None and known.gone is gone:
+            return known.selection
+        # One at a time: it takes memory for all paths, and whoever asks the same finds it known.
+        with self._finding:
+            return self._selected(image_filter, gone)
+
+    def _selected(self, image_filter: ImageFilter, gone: NDArray[np.int64]) -> Selection:
         known = self._remembered.get(image_filter)
         if known is not None and known.gone is gone:
             return known.selection

@@ -166,6 +166,17 @@ def test_body_with_many_fields_is_refused_before_it_is_validated(
     assert "errors" not in answer.json()
 
 
+@pytest.mark.parametrize("field", ["filter", "terms"])
+def test_body_with_many_fields_further_in_is_refused_before_it_is_validated(
+    client: ApiClient, keys: dict[str, str], field: str
+) -> None:
+    many = {f"field {number}": number for number in range(20_000)}
+    body = {"text": "a dog", field: many if field == "filter" else [{}, many]}
+    answer = client.call("POST", "/api/v1/query", key=keys["query"], json=body)
+    assert answer.status_code == 422
+    assert "20000 fields" in answer.json()["detail"]
+
+
 @pytest.mark.parametrize("url", [QUERY, TRIGGER, KEYS])
 def test_large_body_is_413_where_only_small_ones_make_sense(
     client: ApiClient, admin: str, url: str

@@ -323,3 +323,47 @@ def test_control_calls_are_answered_while_every_query_thread_is_held(
     for thread in threads:
         thread.join(DEADLINE_SECONDS)
     assert statuses == [200] * 40
+
+
+def test_plain_queries_are_answered_while_every_costly_one_is_held(
+    portal: BlockingPortal,
+    client: ApiClient,
+    application: InMemoryApplication,
+    keys: dict[str, str],
+    gate: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    running = threading.Semaphore(0)
+    answer = application.search(Query.of_text("a dog"))
+
+    def search(
+        query: Query, *, cursor: str | None = None, index_prefix: str | None = None
+    ) -> QueryAnswer:
+        if not query.is_plain or cursor is not None:
+            running.release()
+            gate.wait(DEADLINE_SECONDS)
+        return answer
+
+    monkeypatch.setattr(application, "search", search)
+
+    def send(**fields: Any) -> int:
+        body = {"text": "a dog", **fields}
+        return client.call("POST", "/api/v1/query", key=keys["query"], json=body).status_code
+
+    costly = [{"filter": {"min_width": 1}}, {"top_k": 101}, {"cursor": "any"}]
+    costly += [{"collapse_duplicates": True}]
+    statuses: list[int] = []
+    threads = [
+        threading.Thread(target=lambda fields=fields: statuses.append(send(**fields)))
+        for fields in costly * 10
+    ]
+    for thread in threads:
+        thread.start()
+    for _ in range(4):
+        assert running.acquire(timeout=DEADLINE_SECONDS)
+    assert send() == 200
+    assert statuses == []
+    gate.set()
+    for thread in threads:
+        thread.join(DEADLINE_SECONDS)
+    assert statuses == [200] * 40

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -29,7 +29,9 @@ from imagedex.search import (
     TextTerm,
 )
 from imagedex.search import live as live_module
-from imagedex.segments import DirectoryIndexFiles, ImageFilter, IvfPolicy
+from imagedex.search.finding import Finder, Found, Wanted
+from imagedex.segments import DirectoryIndexFiles, Hits, ImageFilter, IvfPolicy, Manifest
+from imagedex.segments.generation import DirectoryGeneration
 from imagedex.testing.index_files import (
     FINGERPRINT,
     MODEL_NAME,
@@ -86,6 +88,12 @@ def service() -> QueryService:
 def prefix(tmp_path: Path) -> Path:
     publish_images(DirectoryIndexFiles(tmp_path / "index"), _IMAGES)
     return tmp_path / "index"
+
+
+def _current(prefix: Path) -> Manifest:
+    manifest = DirectoryIndexFiles(prefix).current()
+    assert manifest is not None
+    return manifest
 
 
 def _vector_of(text: str) -> NDArray[np.float32]:
@@ -199,6 +207,37 @@ def test_terms_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(InvalidRequest, match=reason):
         service.answer(prefix, Query(terms))
+
+
+def test_terms_that_cancel_out_do_not_keep_others_from_being_searched_together(
+    prefix: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generation = DirectoryIndexFiles(prefix).open(_current(prefix), None)
+    searched: list[int] = []
+    real = DirectoryGeneration.search
+
+    def search(self: DirectoryGeneration, vectors: Any, *arguments: Any) -> list[Hits]:
+        searched.append(len(vectors))
+        return real(self, vectors, *arguments)
+
+    monkeypatch.setattr(DirectoryGeneration, "search", search)
+    finder = Finder(_SeededEncoder(), model_name=MODEL_NAME, dim=_DIM, cache_entries=4)
+    nothing = Query((TextTerm("dogs"), TextTerm("dogs", -1.0)), 5)
+    queries = [Query.of_text("dogs", 5), nothing, Query.of_text("cats", 5)]
+    answers = finder.find(generation, [finder.prepare(generation, query) for query in queries])
+    assert isinstance(answers[1], InvalidRequest)
+    for place, text in ((0, "dogs"), (2, "cats")):
+        found = answers[place]
+        assert isinstance(found, Found)
+        expected = expected_hits(_IMAGES, _vector_of(text), 5)
+        assert list(found.hits.image_paths) == [path for path, _ in expected]
+    assert searched == [2]
+
+
+@pytest.mark.parametrize(("top_k", "is_plain"), [(100, True), (101, False)])
+def test_a_query_for_more_than_lists_are_tuned_for_is_costly(top_k: int, is_plain: bool) -> None:
+    assert Query.of_text("dogs", top_k).is_plain == is_plain
+    assert Wanted((TextTerm("dogs"),), top_k).is_plain == is_plain
 
 
 @pytest.mark.parametrize("top_k", [1, 7, 60, 100, 199, 200, 500])

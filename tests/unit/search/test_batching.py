@@ -95,6 +95,20 @@ def test_an_item_that_fails_does_not_fail_those_beside_it() -> None:
     assert batcher.run(7) == 14
 
 
+def test_an_item_that_is_at_fault_is_told_so_without_a_second_look_at_the_others() -> None:
+    batches: list[list[int]] = []
+
+    def work(items: list[int]) -> list[int | Exception]:
+        batches.append(items)
+        return [ValueError(f"{item} is odd") if item % 2 else item for item in items]
+
+    batcher = Batcher(work)
+    assert batcher.run(2) == 2
+    with pytest.raises(ValueError, match="3 is odd"):
+        batcher.run(3)
+    assert batches == [[2], [3]]
+
+
 def test_everything_is_answered_once_under_load() -> None:
     lock = threading.Lock()
     worked_on: list[int] = []

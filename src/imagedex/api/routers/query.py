@@ -13,6 +13,7 @@ from starlette.requests import Request
 from imagedex.access import Scope
 from imagedex.api.answers import JsonAnswer, problem_documents
 from imagedex.api.context import ApiContext
+from imagedex.api.lanes import Lane, Lanes
 from imagedex.api.problems import UNSUPPORTED_BODY, ProblemError
 from imagedex.api.queries import PictureQuery
 from imagedex.api.requests import QueryRequest
@@ -34,8 +35,8 @@ def query_router(context: ApiContext) -> APIRouter:
     """Return the calls below ``/api/v1/query``; scope ``query``."""
     router = context.gated_router("/api/v1", "query", Scope.QUERY)
     services = context.services
-    run = context.lanes.queries.run
-    read_picture = context.lanes.uploads.run
+    lanes = context.lanes
+    read_picture = lanes.uploads.run
     uploads = _Uploads()
 
     @router.post(
@@ -59,7 +60,8 @@ def query_router(context: ApiContext) -> APIRouter:
             min_score=body.min_score,
             duplicate_score=body.duplicate_score if body.collapse_duplicates else None,
         )
-        answer = await run(
+        lane = _lane(lanes, asked, body.cursor)
+        answer = await lane.run(
             services.search, asked, cursor=body.cursor, index_prefix=body.index_prefix
         )
         return _document(context, answer)
@@ -96,12 +98,18 @@ def query_router(context: ApiContext) -> APIRouter:
                 parameters.duplicate_score if parameters.collapse_duplicates else None
             ),
         )
-        answer = await run(
+        lane = _lane(lanes, asked, parameters.cursor)
+        answer = await lane.run(
             services.search, asked, cursor=parameters.cursor, index_prefix=parameters.index_prefix
         )
         return _document(context, answer)
 
     return router
+
+
+def _lane(lanes: Lanes, asked: Query, cursor: str | None) -> Lane:
+    """Return where a query waits: plain ones never for others. A later page may lie deep."""
+    return lanes.queries if asked.is_plain and cursor is None else lanes.costly_queries
 
 
 class _Uploads:
