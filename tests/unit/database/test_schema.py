@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +11,8 @@ from alembic.runtime.migration import MigrationContext
 
 from imagedex.core.errors import SettingsError
 from imagedex.database import Database, Snapshot
+from imagedex.database.migrating import newest_revision
+from imagedex.database.schema import REVISION
 from imagedex.database.tables import UPKEEP_KINDS, metadata
 from imagedex.jobs import JobKind, Lane
 
@@ -68,3 +72,18 @@ def test_a_database_of_a_newer_version_is_refused_as_it_is(database: Database) -
 def test_the_rule_of_one_running_job_per_lane_knows_the_lanes_of_all_kinds() -> None:
     kinds = ", ".join(f"'{kind.value}'" for kind in JobKind if kind.lane is Lane.UPKEEP)
     assert f"({kinds})" == UPKEEP_KINDS
+
+
+def test_the_newest_migration_is_the_one_that_is_expected() -> None:
+    assert newest_revision() == REVISION
+
+
+def test_a_database_that_is_up_to_date_needs_no_alembic(database: Database) -> None:
+    database.upgrade()
+    code = (
+        "import sys; from imagedex.database import Database; "
+        "Database(sys.argv[1]).upgrade(); print('alembic' in sys.modules)"
+    )
+    url = f"sqlite:///{database.path}"
+    done = subprocess.run([sys.executable, "-c", code, url], capture_output=True, check=True)
+    assert done.stdout == b"False\n"
