@@ -19,7 +19,7 @@ _FEW_ROWS = 2_000
 # So many times as deep as a search of all: of some rows the best lie closer together, so that codes
 # order them less well, and a depth that just reaches its recall for all falls short of it for some.
 _DEPTH_AMONG_SELECTED = 2
-_LEAST_CANDIDATES_AMONG_SELECTED = 800
+_LEAST_CANDIDATES_AMONG_SELECTED = 100
 
 _ONE_MORE = 1  # Than the results that a depth is tuned for: the image that is asked with.
 

@@ -20,8 +20,7 @@ from imagedex.segments.records import SearchDepth
 
 _QUERIES_OF_A_KIND = 100
 _TEXT_LIKENESS = 0.3
-_CANDIDATES_PER_RESULT = (5, 10, 15, 20, 25, 30, 40)
-_FEWEST_CANDIDATES = 100
+_CANDIDATES_PER_RESULT = (2, 3, 4, 6, 10)
 _MOST_LISTS_READ = 0.5  # Beyond this share exact search is as fast.
 
 
@@ -46,7 +45,7 @@ def tune(ivf: IvfFile, flat: FaissFile, *, ks: tuple[int, ...], recall: float) -
         best = 0.0
         for probes, found in _searches(ivf, queries, own_rows, k):
             for share in _CANDIDATES_PER_RESULT:
-                count = max(_FEWEST_CANDIDATES, share * k)
+                count = share * k
                 reached = _recall(found[:, :count], truth)
                 best = max(best, reached)
                 if reached >= recall:
@@ -76,7 +75,7 @@ def _searches(
     ivf: IvfFile, queries: NDArray[np.float32], own_rows: NDArray[np.int64], k: int
 ) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Search deeper and deeper; give how many lists were read and what was found."""
-    most = max(_FEWEST_CANDIDATES, _CANDIDATES_PER_RESULT[-1] * k)
+    most = _CANDIDATES_PER_RESULT[-1] * k
     probes = min(8, ivf.lists)
     while probes <= max(8, int(ivf.lists * _MOST_LISTS_READ)):
         yield probes, _others(ivf.candidates(queries, most + 1, probes=probes), own_rows, most)

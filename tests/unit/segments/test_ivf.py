@@ -98,8 +98,8 @@ def test_more_results_than_the_lists_are_tuned_for_are_exact(
     lists: IvfFile, flat: FaissFile
 ) -> None:
     queries = clustered_vectors(2, seed=5)
-    found = _search(lists, flat).best(queries, [101, 3000], _NONE)
-    true = ExactSearch(flat).best(queries, [101, 3000], _NONE)
+    found = _search(lists, flat).best(queries, [102, 3000], _NONE)
+    true = ExactSearch(flat).best(queries, [102, 3000], _NONE)
     for one, other in zip(found, true, strict=True):
         assert sorted(one.rows) == sorted(other.rows)
 
