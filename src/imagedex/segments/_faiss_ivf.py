@@ -51,9 +51,7 @@ class IvfFile:
         rows, dim = flat.vectors().shape
         lists = lists_for(rows)
         centroids = faiss.IndexFlatIP(dim)
-        index = faiss.IndexIVFRaBitQ(
-            centroids, dim, lists, faiss.METRIC_INNER_PRODUCT, True, _BITS
-        )
+        index = faiss.IndexIVFRaBitQ(centroids, dim, lists, faiss.METRIC_INNER_PRODUCT, True, _BITS)
         index.cp.spherical = True
         index.cp.niter = _TRAINING_ROUNDS
         index.cp.max_points_per_centroid = _TRAINING_ROWS_PER_LIST
