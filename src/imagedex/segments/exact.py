@@ -19,8 +19,8 @@ from imagedex.segments._faiss import FaissFile
 from imagedex.segments._faiss_half import HalfPrecisionCopy
 from imagedex.segments.selections import Selection
 
-# Below, a pass takes a few milliseconds anyway; above, the copy would take a gigabyte.
-_ROWS_WITH_COPY = range(20_000, 500_001)
+# Below, a pass takes a millisecond anyway; above, the copy would take a gigabyte.
+_ROWS_WITH_COPY = range(5_000, 500_001)
 # One pass of Faiss for so many queries costs less than a scan of the copy for each of them.
 _QUERIES_OVER_COPY = 4
 _SPARE_ROWS = 64  # Asked for beside k, so that the worst of them lies clearly below the k-th.
