@@ -182,6 +182,7 @@ job_chunks = Table(
     _column("image_paths", LargeBinary, nullable=True),  # Compressed JSON; null once committed.
     Index("ix_job_chunks_state", "job_id", "state", "number"),
     Index("ix_job_chunks_done", "job_id", "done_at"),
+    Index("ix_job_chunks_embedded", "job_id", **_only("state = 'embedded'")),
 )
 
 job_workers = Table(

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Text, func, literal_column, select, update
 
 from imagedex.core.errors import Conflict
 from imagedex.core.images import FailureReason, ImageFailure
@@ -406,25 +406,26 @@ class SqlJobStore:
 
     def embedded_job_ids(self, index_id: int, lane: Lane = Lane.FLOW) -> list[str]:
         """Return the jobs of a lane that have embedded chunks, oldest submission first."""
-        is_embedded = (
-            select(job_chunks.c.number)
-            .where(
-                job_chunks.c.job_id == jobs.c.job_id,
-                job_chunks.c.state == ChunkState.EMBEDDED.value,
-            )
-            .exists()
-        )
-        query = (
-            select(jobs.c.job_id)
-            .where(
-                jobs.c.index_id == index_id,
-                jobs.c.kind.in_([kind.value for kind in JobKind if kind.lane is lane]),
-                is_embedded,
-            )
-            .order_by(jobs.c.created_at, jobs.c.job_id)
-        )
+        # From the few chunks to their jobs, not the other way: of past jobs there may be a hundred
+        # thousand. The state is written out, since SQLite uses an index of some rows only for a
+        # condition that it can see.
+        state = literal_column(f"'{ChunkState.EMBEDDED.value}'", Text)
+        embedded = select(job_chunks.c.job_id).where(job_chunks.c.state == state).distinct()
         with self._database.read() as snapshot:
-            return [str(job_id) for job_id in snapshot.connection.execute(query).scalars()]
+            connection = snapshot.connection
+            job_ids = connection.execute(embedded).scalars().all()
+            if not job_ids:
+                return []
+            query = (
+                select(jobs.c.job_id)
+                .where(
+                    jobs.c.job_id.in_(job_ids),
+                    jobs.c.index_id == index_id,
+                    jobs.c.kind.in_([kind.value for kind in JobKind if kind.lane is lane]),
+                )
+                .order_by(jobs.c.created_at, jobs.c.job_id)
+            )
+            return [str(job_id) for job_id in connection.execute(query).scalars()]
 
     def _announce(self) -> None:
         with self._listening:

@@ -1,0 +1,18 @@
+"""Chunks that wait to be published are found without a look at all jobs there ever were."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0007"
+down_revision = "0006"
+
+
+def upgrade() -> None:
+    """Add the index of the few chunks that are embedded and not published."""
+    op.create_index(
+        "ix_job_chunks_embedded",
+        "job_chunks",
+        ["job_id"],
+        unique=False,
+        sqlite_where=sa.text("state = 'embedded'"),
+    )
