@@ -208,19 +208,28 @@ class Catalog(Protocol):
         """Record that all locations are those of the generation."""
         ...
 
-    def record_merge(
+    def bring_in(
         self,
         transaction: Transaction,
         index_id: int,
-        *,
-        generation: int,
-        moved: Iterable[tuple[RowLocation, ImageFacts]],
+        rows: Sequence[tuple[RowLocation, ImageFacts]],
     ) -> None:
-        """Bring the catalog to a generation that only moved rows, all at once (reconciliation).
+        """Bring in rows of a generation that is recorded when all of them are (reconciliation).
+
+        Rows may come twice, after a crash. Of a path that comes twice the last one counts.
+        """
+        ...
+
+    def bring_in_moved(
+        self,
+        transaction: Transaction,
+        index_id: int,
+        rows: Sequence[tuple[RowLocation, ImageFacts]],
+    ) -> None:
+        """Bring in rows that a merge has moved, as ``bring_in`` does (reconciliation).
 
         Whatever else is known of an image stays, also that a later version of it failed, or that
-        its file is missing. An image that is not known as indexed with this content becomes so. A
-        generation that is recorded already, or an older one, changes nothing.
+        its file is missing. An image that is not known as indexed with this content becomes so.
         """
         ...
 

@@ -149,19 +149,19 @@ class Reconciler:
             )
             # What a merge wrote were segments before, and belongs to no chunk.
             is_merge = bool(segments) and not any(entry.chunks for entry in segments)
-            # Read before the transaction: a share that hangs must not hold up all writers.
-            rows = [
+            rows = (
                 row for entry in segments for row in files.read_facts(entry) if row[0] not in gone
-            ]
+            )
+            bring_in = self._catalog.bring_in_moved if is_merge else self._catalog.bring_in
+            # Some at a time, each read before its transaction: others wait to write, such as
+            # renewals of leases.
+            while batch := list(islice(rows, _BATCH)):
+                with self._database.transaction() as transaction:
+                    bring_in(transaction, index_id, batch)
             with self._database.transaction() as transaction:
-                if is_merge:
-                    self._catalog.record_merge(
-                        transaction, index_id, generation=generation, moved=rows
-                    )
-                else:
-                    self._catalog.record_generation(
-                        transaction, index_id, generation=generation, indexed=rows
-                    )
+                self._catalog.record_generation(
+                    transaction, index_id, generation=generation, indexed=()
+                )
                 # After the rows: an image that changed has moved on from the row that is buried.
                 self._catalog.record_tombstones(transaction, index_id, buried)
                 for entry in segments:

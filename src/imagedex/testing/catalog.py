@@ -305,9 +305,9 @@ class CatalogContract:
         self.fail(index_id, make_failure("/b", stamp=FileStamp(9, 9)))
         before = catalog.lookup(index_id, ["/a", "/b"])
         rows = [(RowLocation(2, row), make_facts(f"/{name}")) for row, name in enumerate("cba")]
-        for moved in (rows, rows[::-1]):  # The generation is known the second time.
+        for some in (rows[:2], rows):  # A crash may come between.
             with database.transaction() as transaction:
-                catalog.record_merge(transaction, index_id, generation=2, moved=moved)
+                catalog.bring_in_moved(transaction, index_id, some)
         after = catalog.lookup(index_id, ["/a", "/b", "/c"])
         assert after.pop("/c").location == RowLocation(2, 0)
         assert after == {
@@ -316,15 +316,29 @@ class CatalogContract:
         }
         assert catalog.counts(index_id) == CatalogCounts(indexed=3, failed=1)
 
+    def test_rows_are_brought_in_bit_by_bit_before_their_generation_is_recorded(
+        self, catalog: Catalog, database: Database, index_id: int
+    ) -> None:
+        self.publish(index_id, 1, "/a")
+        rows = [(RowLocation(2, row), make_facts(f"/{name}")) for row, name in enumerate("abc")]
+        for some in (rows[:2], rows[:2], rows[2:]):  # A crash may come between.
+            with database.transaction() as transaction:
+                catalog.bring_in(transaction, index_id, some)
+        with database.transaction() as transaction:
+            catalog.record_generation(transaction, index_id, generation=2, indexed=())
+        known = catalog.lookup(index_id, ["/a", "/b", "/c"])
+        assert {path: entry.location for path, entry in known.items()} == {
+            facts.image_path: location for location, facts in rows
+        }
+        assert catalog.counts(index_id) == CatalogCounts(indexed=3, failed=0)
+
     def test_a_merge_brings_contents_that_were_not_known(
         self, catalog: Catalog, index_id: int
     ) -> None:
         self.publish(index_id, 1, "/a")
         newer = replace(make_facts("/a"), content_hash="f" * 64)
         with self._kept_database.transaction() as transaction:
-            catalog.record_merge(
-                transaction, index_id, generation=3, moved=[(RowLocation(3, 0), newer)]
-            )
+            catalog.bring_in_moved(transaction, index_id, [(RowLocation(3, 0), newer)])
         (known,) = catalog.lookup(index_id, ["/a"]).values()
         assert (known.content_hash, known.location) == ("f" * 64, RowLocation(3, 0))
 

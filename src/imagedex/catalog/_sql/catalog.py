@@ -222,13 +222,19 @@ class SqlCatalog:
             return
         tally = Tally(connection, index_id)
         for batch in in_batches(indexed, _BATCH):
-            values = {
-                facts.image_path: indexed_values(index_id, location, facts)
-                for location, facts in batch
-            }
-            tally.store(values)
-            _forget_missing(connection, index_id, list(values))
+            _store_rows(tally, connection, index_id, batch)
         tally.settle(generation=generation, updated_at=self._now())
+
+    def bring_in(
+        self,
+        transaction: Transaction,
+        index_id: int,
+        rows: Sequence[tuple[RowLocation, ImageFacts]],
+    ) -> None:
+        """Bring in rows of a generation that is recorded when all of them are (reconciliation)."""
+        tally = Tally(transaction.connection, index_id)
+        _store_rows(tally, transaction.connection, index_id, rows)
+        tally.settle()
 
     def begin_move(self, transaction: Transaction, index_id: int, *, generation: int) -> None:
         """Bring the catalog to a generation that only moved rows; their locations follow."""
@@ -290,33 +296,28 @@ class SqlCatalog:
             delete(moving_indexes).where(moving_indexes.c.index_id == index_id)
         )
 
-    def record_merge(
+    def bring_in_moved(
         self,
         transaction: Transaction,
         index_id: int,
-        *,
-        generation: int,
-        moved: Iterable[tuple[RowLocation, ImageFacts]],
+        rows: Sequence[tuple[RowLocation, ImageFacts]],
     ) -> None:
-        """Bring the catalog to a generation that only moved rows, all at once (reconciliation)."""
+        """Bring in rows that a merge has moved, as ``bring_in`` does (reconciliation)."""
         connection = transaction.connection
-        if generation <= _recorded_generation(connection, index_id):
-            return
+        known = known_images(connection, index_id, [facts.image_path for _, facts in rows])
+        places, new = [], {}
+        for location, facts in rows:
+            row = known.get(facts.image_path)
+            if row is None or row.segment is None or row.content_hash != facts.content_hash:
+                new[facts.image_path] = indexed_values(index_id, location, facts)
+            else:
+                place = {"to_segment": location.segment, "to_row": location.row}
+                places.append({"known_key": row.image_key, **place})
+        if places:
+            connection.execute(PLACE, places)
         tally = Tally(connection, index_id)
-        for batch in in_batches(moved, _BATCH):
-            known = known_images(connection, index_id, [facts.image_path for _, facts in batch])
-            places, new = [], {}
-            for location, facts in batch:
-                row = known.get(facts.image_path)
-                if row is None or row.segment is None or row.content_hash != facts.content_hash:
-                    new[facts.image_path] = indexed_values(index_id, location, facts)
-                else:
-                    place = {"to_segment": location.segment, "to_row": location.row}
-                    places.append({"known_key": row.image_key, **place})
-            if places:
-                connection.execute(PLACE, places)
-            tally.store(new)
-        tally.settle(generation=generation, updated_at=self._now())
+        tally.store(new)
+        tally.settle()
 
     def forget_lost(
         self, transaction: Transaction, index_id: int, *, segments: Collection[int]
@@ -398,6 +399,17 @@ class SqlCatalog:
             .where(indexes.c.index_id == index_id)
             .values(generation=0, updated_at=None, indexed_images=0, failed_images=0)
         )
+
+
+def _store_rows(
+    tally: Tally,
+    connection: Connection,
+    index_id: int,
+    rows: Sequence[tuple[RowLocation, ImageFacts]],
+) -> None:
+    values = {facts.image_path: indexed_values(index_id, place, facts) for place, facts in rows}
+    tally.store(values)
+    _forget_missing(connection, index_id, list(values))
 
 
 def _range_below(directory: str) -> tuple[str, str]:
