@@ -162,8 +162,7 @@ class LiveIndex:
                 self._serving = self._open_current()
                 self._damage = None
             except ImagedexError as error:
-                if isinstance(error, CorruptIndex):
-                    self._damage = _Damage(str(error), time.monotonic() + _DAMAGE_SECONDS)
+                self._note(error)
                 _log.error(
                     "generation_not_opened",
                     index_prefix=str(self._files.index_prefix),
@@ -203,15 +202,20 @@ class LiveIndex:
                 return
             try:
                 self._serving = self._warmed(serving.generation.manifest, serving)
-            except CorruptIndex as error:
+            except ImagedexError as error:
+                # Also when its storage is away: what is known to be damaged must not be found.
                 self._serving = None
-                self._damage = _Damage(str(error), time.monotonic() + _DAMAGE_SECONDS)
+                self._note(error)
                 _log.error(
                     "generation_not_served",
                     index_prefix=str(self._files.index_prefix),
                     generation=serving.generation.manifest.generation,
                     reason=str(error),
                 )
+
+    def _note(self, error: ImagedexError) -> None:
+        if isinstance(error, CorruptIndex):
+            self._damage = _Damage(str(error), time.monotonic() + _DAMAGE_SECONDS)
 
     def _open_current(self) -> Serving | None:
         manifest = self._files.current()

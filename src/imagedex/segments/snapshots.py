@@ -274,7 +274,9 @@ class SnapshotDirectory:
     def delete(self, name: str) -> None:
         """Delete one, as a whole, whether it can be read or not. Raises NotFound, StorageError."""
         path = self._path(name)
-        if not (path / _DOCUMENT).is_file():
+        with storage_errors("look at", path):
+            is_snapshot = (path / _DOCUMENT).is_file()
+        if not is_snapshot:
             # What somebody else has put there is nobody's to delete by a name.
             raise _unknown(name, self._directory)
         gone = self._directory / f".{name}.{secrets.token_hex(6)}{layout.TEMPORARY_SUFFIX}"

@@ -24,7 +24,9 @@ LARGE_BYTES = 64 * 2**20
 @dataclass(frozen=True, slots=True)
 class _Damage:
     reason: str
-    change: tuple[int, ...]  # Of the file, the last one before it was compared.
+    # Of the file, the last one before it was compared. None when it could not be read, as that may
+    # have been the share and not the file: then it is compared again each time.
+    change: tuple[int, int] | None
 
 
 class Verification:
@@ -50,13 +52,15 @@ class Verification:
         if damage is not None:
             # Everybody who asks an index that cannot be served comes here.
             change = self._last_change(entry)
-            if damage.change == change:
+            if change is not None and damage.change == change:
                 raise CorruptIndex(damage.reason)
             try:
                 path = require_intact(self._index_prefix, entry)
-            except CorruptIndex as error:
-                self._damaged = {**self._damaged, entry: _Damage(str(error), change)}
-                raise
+            except StorageError as error:
+                if not _is_damage(error):
+                    raise
+                self._note(entry, error, change)
+                raise CorruptIndex(str(error)) from error
             self._damaged = {file: why for file, why in self._damaged.items() if file != entry}
             return path
         return require_size(self._index_prefix, entry)
@@ -91,17 +95,22 @@ class Verification:
                     raise
                 if not (self._index_prefix / file.name).exists():
                     continue  # Swept, or deleted: what is open stays whole.
-                self._damaged = {**self._damaged, file: _Damage(str(error), change)}
+                self._note(file, error, change)
                 found.append(str(error))
             else:
                 self._intact |= {file}
         return tuple(found)
 
-    def _last_change(self, entry: FileEntry) -> tuple[int, ...]:
+    def _note(self, entry: FileEntry, error: StorageError, change: tuple[int, int] | None) -> None:
+        is_read = isinstance(error, CorruptIndex)
+        damage = _Damage(str(error), change if is_read else None)
+        self._damaged = {**self._damaged, entry: damage}
+
+    def _last_change(self, entry: FileEntry) -> tuple[int, int] | None:
         try:
             status = (self._index_prefix / entry.name).stat()
         except OSError:
-            return ()  # Whoever opens it finds out why.
+            return None  # Whoever opens it finds out why.
         # Not the time of its last writing, which a copy may keep.
         return status.st_ino, status.st_ctime_ns
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from imagedex.app import Surgery
-from imagedex.core.errors import CorruptIndex, HomeInUse, NotFound, StorageError
+from imagedex.core.errors import CorruptIndex, HomeInUse, NotFound, StorageError, Unavailable
 from imagedex.core.images import RowLocation
-from imagedex.segments import DirectoryIndexFiles
+from imagedex.segments import DirectoryIndexFiles, SnapshotDirectory
 from support.controller import Controller
 from support.repairing import surgery_of
 
@@ -220,3 +220,22 @@ def test_a_damaged_index_is_not_kept(controller: Controller, tmp_path: Path) -> 
     next((controller.prefix / "segments").glob("*.parquet")).unlink()
     with pytest.raises(CorruptIndex):
         _keep(tmp_path)
+
+
+def test_an_index_that_changes_faster_than_it_can_be_kept_is_told_as_such(
+    controller: Controller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller.index()
+    number = 0
+
+    def overtaken(*_: object) -> None:
+        nonlocal number
+        number += 1
+        path = controller.paint(f"{number}.png", "pink")
+        controller.wait(controller.indexing.notify([path])[0])
+        raise CorruptIndex("A file is missing.")
+
+    monkeypatch.setattr(SnapshotDirectory, "create", overtaken)
+    with _surgery(tmp_path) as surgery, pytest.raises(Unavailable, match="try again"):
+        surgery.snapshots.create("kept")
+    assert number > 1

@@ -182,6 +182,25 @@ def test_vectors_that_the_disk_cannot_read_are_made_good_from_the_other_file(
     assert _found(service, tmp_path, "dogs") == _expected("dogs")
 
 
+def test_damaged_vectors_are_not_served_while_the_storage_keeps_them_from_being_made_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = publish_images(files_with_faiss(tmp_path), _IMAGES)
+    service = _service(lambda _: None)
+    service.refresh(tmp_path)
+    _zero_the_end(tmp_path / faiss_of(manifest.segments[0]).name)
+
+    def fail(*_: object) -> None:
+        raise StorageError("The share is away.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DirectoryIndexFiles, "open", fail)
+        service.verify(tmp_path, _never)
+        with pytest.raises(StorageError, match="away"):
+            service.query(tmp_path, "dogs", 5)
+    assert _found(service, tmp_path, "dogs") == _expected("dogs")
+
+
 def test_a_sound_index_goes_on_being_served_by_the_same_objects(tmp_path: Path) -> None:
     publish_images(files_with_faiss(tmp_path), _IMAGES)
     service = _service(lambda _: None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from imagedex.core.errors import CorruptIndex
-from imagedex.segments import DirectoryIndexFiles, Manifest
+from imagedex.core.errors import CorruptIndex, StorageError
+from imagedex.segments import DirectoryIndexFiles, FileEntry, Manifest
+from imagedex.segments.durable import storage_errors
 from imagedex.segments.generation import DirectoryGeneration
 from imagedex.testing.index_files import expected_hits, found_hits, publish_images, unit_vectors
 from support.damage import cut, delete, empty
@@ -128,6 +130,26 @@ def test_what_is_known_to_be_damaged_is_read_again_only_when_it_has_changed(
     path.write_bytes(whole)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert _finds_all(files.open(manifest, None))
+
+
+def test_a_file_that_could_not_be_read_is_compared_again(
+    files: DirectoryIndexFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = _current(files)
+
+    def fail(index_prefix: Path, entry: FileEntry, **_: object) -> None:
+        with storage_errors("read", index_prefix / entry.name):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("imagedex.segments.verification.require_intact", fail)
+        assert len(files.verify(manifest, should_stop=_never)) == 2
+        with pytest.raises(StorageError):
+            files.open(manifest, None)
+    # A share that was away is there again, and no file has changed.
+    with capture_logs() as logs:
+        assert _finds_all(files.open(manifest, None))
+    assert logs == []
 
 
 def test_a_damaged_parquet_file_is_told_and_its_segment_still_searched(
