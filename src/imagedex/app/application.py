@@ -202,13 +202,11 @@ class Application:
 
     def thumbnail(self, image_id: str, *, size: int, index_prefix: str | None = None) -> bytes:
         """Return a JPEG of an indexed image, at most ``size`` pixels a side. Raises NotFound."""
-        index = self._base.catalog.get_index(self._base.locations.resolve(index_prefix))
-        entry = (
-            self._base.catalog.get_image(index.index_id, image_id) if index is not None else None
-        )
-        if entry is None:
+        prefix = self._base.locations.resolve(index_prefix)
+        image_path = self._searching.queries.path_of(prefix, image_id)
+        if image_path is None:
             raise NotFound(f"There is no image {image_id!r} in this index.")
-        return self._thumbnails.jpeg(entry.image_path, size=size)
+        return self._thumbnails.jpeg(image_path, size=size)
 
     def readiness(self) -> dict[str, str]:
         """Return each check by name: ``ok`` or why it is not. Encodes and searches for real.

@@ -41,7 +41,6 @@ class CatalogEntry:
     """An image as the database knows it."""
 
     image_path: str
-    image_id: str
     state: ImageState
     stamp: FileStamp | None  # As it was when indexed or failed; None when it could not be read.
     content_hash: str | None
@@ -139,10 +138,6 @@ class Catalog(Protocol):
 
         A few dozen at most. Where more images have that size, those of its mtime come first.
         """
-        ...
-
-    def get_image(self, index_id: int, image_id: str) -> CatalogEntry | None:
-        """Return one image by its id."""
         ...
 
     def locations(self, index_id: int) -> Iterator[tuple[str, RowLocation]]:

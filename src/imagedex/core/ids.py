@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from datetime import datetime
+
+_IMAGE_ID = re.compile(r"[0-9a-f]{20}")
 
 
 def new_job_id(now: datetime) -> str:
@@ -26,3 +29,8 @@ def image_id_of(image_path: str) -> str:
 def image_digest_of(image_path: str) -> bytes:
     """Return the 10 bytes that an image's id writes out."""
     return hashlib.blake2b(image_path.encode(), digest_size=10).digest()
+
+
+def is_image_id(text: str) -> bool:
+    """Say whether a text has the form of an image's id."""
+    return _IMAGE_ID.fullmatch(text) is not None

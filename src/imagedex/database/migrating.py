@@ -12,11 +12,11 @@ from sqlalchemy import Connection
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-def migrate(connection: Connection) -> None:
-    """Run the migrations that the database lacks, inside the caller's transaction."""
+def migrate(connection: Connection, *, revision: str = "head") -> None:
+    """Run the migrations that the database lacks up to one, inside the caller's transaction."""
     config = _configuration()
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)
 
 
 def newest_revision() -> str | None:

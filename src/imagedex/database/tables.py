@@ -79,7 +79,6 @@ images = Table(
     _column("image_key", _BigKey, primary_key=True, autoincrement=True),
     _column("index_id", Integer, ForeignKey(indexes.c.index_id)),
     _column("image_path", Text),
-    _column("image_id", Text),
     _column("state", Text),
     _column("segment", Integer, nullable=True),  # Where the vector lies,
     _column("segment_row", Integer, nullable=True),  # or null while there is none.
@@ -91,7 +90,6 @@ images = Table(
     _column("reason", Text, nullable=True),
     _column("detail", Text, nullable=True),
     Index("uq_images_path", "index_id", "image_path", unique=True),
-    Index("ix_images_id", "index_id", "image_id"),
     Index("ix_images_location", "index_id", "segment", "segment_row"),
     Index("ix_images_stamp", "index_id", "size", "mtime_ns"),
 )

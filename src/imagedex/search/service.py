@@ -104,6 +104,14 @@ class QueryService:
                     f"{self._fingerprint!r} by now; send it again."
                 )
 
+    def path_of(self, index_prefix: Path, image_id: str) -> str | None:
+        """Return the path of an indexed image, None when the index has it not.
+
+        Raises as ``answer`` for an index that cannot be opened.
+        """
+        serving = self._serving(index_prefix, self._live_index(index_prefix))
+        return None if serving is None else serving.generation.path_of(image_id)
+
     def refresh(self, index_prefix: Path) -> int:
         """Serve the current generation from now on, and return its number (0 for no index).
 

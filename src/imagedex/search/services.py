@@ -64,6 +64,10 @@ class QueryServices:
         """
         return self._ask(index_prefix, lambda service: service.answer(index_prefix, query, cursor))
 
+    def path_of(self, index_prefix: Path, image_id: str) -> str | None:
+        """Return the path of an indexed image; see ``QueryService.path_of``."""
+        return self._ask(index_prefix, lambda service: service.path_of(index_prefix, image_id))
+
     def check(self, index_prefix: Path) -> int:
         """Encode a text and search with it; see ``QueryService.check``."""
         return self._ask(index_prefix, lambda service: service.check(index_prefix))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,15 +142,26 @@ class DirectoryGeneration:
         for part in self._live:
             part.segment.by_facts.selected(image_filter, part.gone)
 
+    def path_of(self, image_id: str) -> str | None:
+        """Return the path of an image, None when it is not here."""
+        for segment, rows in self._places_of(image_id):
+            return segment.paths.take(rows[:1])[0]
+        return None
+
     def vector_of(self, image_id: str) -> NDArray[np.float32] | None:
         """Return the vector of an image, float32 of shape (dim,), None when it is not here."""
+        for segment, rows in self._places_of(image_id):
+            vector: NDArray[np.float32] = segment.search.take(rows[:1])[0]
+            return vector
+        return None
+
+    def _places_of(self, image_id: str) -> Iterator[tuple[OpenSegment, NDArray[np.int64]]]:
+        """Give segments that have an image, with its rows that count."""
         for part in self._live:
             rows = part.segment.by_facts.of_images([image_id])
             live = rows[~np.isin(rows, part.gone)]
             if len(live):
-                vector: NDArray[np.float32] = part.segment.search.take(live[:1])[0]
-                return vector
-        return None
+                yield part.segment, live
 
     def _search(
         self,

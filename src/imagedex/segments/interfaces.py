@@ -305,6 +305,10 @@ class OpenGeneration(Protocol):
         """
         ...
 
+    def path_of(self, image_id: str) -> str | None:
+        """Return the path of an image, None when it is not here."""
+        ...
+
     def vector_of(self, image_id: str) -> NDArray[np.float32] | None:
         """Return the vector of an image, float32 of shape (dim,), None when it is not here."""
         ...

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imagedex.core.cache import LruCache
-from imagedex.core.ids import image_digest_of, image_id_of
+from imagedex.core.ids import image_digest_of, image_id_of, is_image_id
 from imagedex.segments._parquet import FactColumns, PathColumn
 from imagedex.segments.filters import ImageFilter
 
@@ -138,25 +138,31 @@ class _IdColumn:
     def __init__(self, paths: PathColumn) -> None:
         self._paths = paths
         self._lock = threading.Lock()
-        self._beginnings: NDArray[np.uint64] | None = None
+        # Beginnings that rise, and the row of each.
+        self._sorted: tuple[NDArray[np.uint64], NDArray[np.int64]] | None = None
 
     def rows_of(self, image_ids: Collection[str]) -> NDArray[np.int64]:
-        """Return the rows of these images, ascending."""
-        wanted = np.array([int(image_id[:16], 16) for image_id in image_ids], dtype=np.uint64)
+        """Return the rows of these images, ascending; what is no id has none."""
+        ids = frozenset(image_id for image_id in image_ids if is_image_id(image_id))
+        wanted = np.array([int(image_id[:16], 16) for image_id in ids], dtype=np.uint64)
         with self._lock:
-            if self._beginnings is None:
-                self._beginnings = self._made()
-        rows = np.flatnonzero(np.isin(self._beginnings, wanted))
+            if self._sorted is None:
+                self._sorted = self._made()
+        beginnings, order = self._sorted
+        first = np.searchsorted(beginnings, wanted, side="left")
+        last = np.searchsorted(beginnings, wanted, side="right")
         # Two ids in 2**64 can begin alike.
-        ids = frozenset(image_ids)
+        pieces = [order[start:end] for start, end in zip(first, last, strict=True) if start < end]
+        rows = np.sort(np.concatenate(pieces)) if pieces else np.empty(0, dtype=np.int64)
         paths = self._paths.take(rows)
         right = [row for row, path in zip(rows, paths, strict=True) if image_id_of(path) in ids]
         return np.array(right, dtype=np.int64)
 
-    def _made(self) -> NDArray[np.uint64]:
+    def _made(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
         beginnings = np.empty(len(self._paths), dtype=np.uint64)
         for start in range(0, len(beginnings), _ROWS_AT_ONCE):
             rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(beginnings)))
             digests = b"".join(image_digest_of(path)[:8] for path in self._paths.take(rows))
             beginnings[rows] = np.frombuffer(digests, dtype=">u8")
-        return beginnings
+        order = np.argsort(beginnings)
+        return beginnings[order], order

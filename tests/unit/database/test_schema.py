@@ -11,7 +11,7 @@ from alembic.runtime.migration import MigrationContext
 
 from imagedex.core.errors import SettingsError
 from imagedex.database import Database, Snapshot
-from imagedex.database.migrating import newest_revision
+from imagedex.database.migrating import migrate, newest_revision
 from imagedex.database.schema import REVISION
 from imagedex.database.tables import UPKEEP_KINDS, metadata
 from imagedex.jobs import JobKind, Lane
@@ -59,6 +59,26 @@ def test_upgrading_again_changes_nothing(database: Database) -> None:
     with database.read() as snapshot:
         rows = snapshot.connection.exec_driver_sql("SELECT index_prefix FROM indexes").scalars()
         assert list(rows) == ["/p"]
+
+
+def test_images_of_an_older_database_stay_when_their_ids_go(database: Database) -> None:
+    with database.transaction() as transaction:
+        migrate(transaction.connection, revision="0007")
+        transaction.connection.exec_driver_sql(
+            "INSERT INTO indexes (index_id, index_prefix, created_at) VALUES (1, '/p', 0)"
+        )
+        transaction.connection.exec_driver_sql(
+            "INSERT INTO images (index_id, image_path, image_id, state, size) "
+            "VALUES (1, '/a', '00', 'indexed', 7), (1, '/b', '01', 'failed', 8)"
+        )
+    database.upgrade()
+    with database.read() as snapshot:
+        rows = snapshot.connection.exec_driver_sql("SELECT * FROM images").mappings().all()
+    assert [(row["image_path"], row["state"], row["size"]) for row in rows] == [
+        ("/a", "indexed", 7),
+        ("/b", "failed", 8),
+    ]
+    assert "image_id" not in rows[0]
 
 
 def test_a_database_of_a_newer_version_is_refused_as_it_is(database: Database) -> None:

@@ -150,7 +150,10 @@ def test_images_are_found_by_their_ids_and_unknown_ids_do_no_harm(indexed: _Inde
         vector = indexed.generation.vector_of(image_id)
         assert vector is not None
         np.testing.assert_array_equal(vector, indexed.vectors[number])
-    assert indexed.generation.vector_of(almost) is None
+        assert indexed.generation.path_of(image_id) == indexed.facts[number].image_path
+    for unknown in (almost, "not-an-id", ids[0].upper()):
+        assert indexed.generation.vector_of(unknown) is None
+        assert indexed.generation.path_of(unknown) is None
 
 
 def test_queries_with_different_filters_asked_together_find_what_each_finds_alone(
@@ -177,6 +180,7 @@ def test_what_is_gone_or_changed_is_not_found_though_the_filter_was_asked_before
     left = {path: vector for path, vector in left.items() if path not in best[1:3]} | changed
     assert _found(after, _QUERY, 10, image_filter) == expected_hits(left, _QUERY, 10)
     assert after.vector_of(image_id_of(best[1])) is None
+    assert after.path_of(image_id_of(best[1])) is None
     # Who still reads the older generation goes on finding what it had.
     assert [path for path, _ in _found(indexed.generation, _QUERY, 5, image_filter)] == best
 

@@ -16,7 +16,6 @@ from imagedex.catalog._sql.statements import (
     CONTENTS_OF_SIZE,
     CONTENTS_OF_STAMP,
     FORGET_MISSING,
-    IMAGES,
     IMAGES_BY_PATH,
     INDEXES,
     KNOWN,
@@ -161,13 +160,6 @@ class SqlCatalog:
             row[3]: StoredContent(row[0], RowLocation(row[1], row[2]), row[3]) for row in rows
         }
         return list(contents.values())
-
-    def get_image(self, index_id: int, image_id: str) -> CatalogEntry | None:
-        """Return one image by its id."""
-        query = IMAGES.where(images.c.index_id == index_id, images.c.image_id == image_id)
-        with self._database.read() as snapshot:
-            row = snapshot.connection.execute(query).first()
-        return None if row is None else catalog_entry(row)
 
     def locations(self, index_id: int) -> Iterator[tuple[str, RowLocation]]:
         """Yield each image that has a vector, and where, all as of one moment; in no order."""

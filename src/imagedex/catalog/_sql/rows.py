@@ -8,7 +8,6 @@ from typing import Any
 
 from imagedex.catalog._sql.statements import AnyRow
 from imagedex.catalog.interfaces import CatalogEntry, ImageState, IndexEntry
-from imagedex.core.ids import image_id_of
 from imagedex.core.images import FileStamp, ImageFacts, ImageFailure, RowLocation
 
 _STATES = {state.value: state for state in ImageState}
@@ -27,15 +26,14 @@ def index_entry(row: AnyRow) -> IndexEntry:
 
 def catalog_entry(row: AnyRow) -> CatalogEntry:
     """Read a row of ``IMAGES``; by position, since names take a third of a long lookup."""
-    (path, image_id, state, size, mtime_ns, content_hash, segment, segment_row) = row[:8]
+    (path, state, size, mtime_ns, content_hash, segment, segment_row) = row[:7]
     return CatalogEntry(
         path,
-        image_id,
         _STATES[state],
         None if size is None else FileStamp(size, mtime_ns),
         content_hash,
         None if segment is None else RowLocation(segment, segment_row),
-        *row[8:],
+        *row[7:],
     )
 
 
@@ -44,7 +42,6 @@ def indexed_values(index_id: int, location: RowLocation, facts: ImageFacts) -> d
     return {
         "index_id": index_id,
         "image_path": facts.image_path,
-        "image_id": image_id_of(facts.image_path),
         "state": ImageState.INDEXED.value,
         "segment": location.segment,
         "segment_row": location.row,
@@ -63,7 +60,6 @@ def failed_values(index_id: int, failure: ImageFailure) -> dict[str, Any]:
     return {
         "index_id": index_id,
         "image_path": failure.image_path,
-        "image_id": image_id_of(failure.image_path),
         "state": ImageState.FAILED.value,
         "size": None if failure.stamp is None else failure.stamp.size,
         "mtime_ns": None if failure.stamp is None else failure.stamp.mtime_ns,

@@ -48,7 +48,6 @@ _BY_PATH = (
 KNOWN_BY_PATH = KNOWN.where(*_BY_PATH)
 IMAGES = select(
     images.c.image_path,
-    images.c.image_id,
     images.c.state,
     images.c.size,
     images.c.mtime_ns,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,11 +12,11 @@ import typer
 from imagedex.cli.failures import CommandFailed
 from imagedex.cli.invocation import IndexPrefixOption, JsonOption, invocation_of
 from imagedex.cli.output import Output
+from imagedex.core.ids import is_image_id
 
 if TYPE_CHECKING:
     from imagedex.client import ImagedexClient, QueryAnswer
 
-_IMAGE_ID = re.compile(r"[0-9a-f]{20}")
 # Vectors of texts are much alike: subtracted whole, one takes most of the other away.
 _UNLIKE_WEIGHT = -0.5
 _TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
@@ -126,7 +125,7 @@ def _ask(
 
 def _picture(like: str | None, *, has_words: bool) -> bytes | None:
     """Return the bytes of the file that ``--like`` names, None when it names none."""
-    if like is None or (_IMAGE_ID.fullmatch(like) and not Path(like).exists()):
+    if like is None or (is_image_id(like) and not Path(like).exists()):
         return None
     if has_words:
         raise CommandFailed(
