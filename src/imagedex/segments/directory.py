@@ -11,7 +11,6 @@ from imagedex.core.images import ImageFacts, RowLocation
 from imagedex.segments import _parquet, layout
 from imagedex.segments.durable import make_directory, storage_errors
 from imagedex.segments.generation import DirectoryGeneration, OpenSegment, open_segment
-from imagedex.segments.integrity import Interrupted
 from imagedex.segments.interfaces import (
     Commit,
     IvfPolicy,
@@ -29,7 +28,7 @@ from imagedex.segments.records import ImageBlock, Manifest, Part, SegmentEntry, 
 from imagedex.segments.replacing import prepare_replacement
 from imagedex.segments.sweeping import sweep
 from imagedex.segments.tombstones import TombstoneFiles, Tombstones, add_tombstones
-from imagedex.segments.verification import LARGE_BYTES, Verification
+from imagedex.segments.verification import LARGE_BYTES, Interrupted, Verification
 
 
 class DirectoryIndexFiles:

@@ -39,7 +39,7 @@ from imagedex.segments.durable import (
     sync_directory,
 )
 from imagedex.segments.examination import files_of
-from imagedex.segments.integrity import require_intact
+from imagedex.segments.integrity import go_on, require_intact
 from imagedex.segments.lock import PublishLock
 from imagedex.segments.manifest_json import decode_manifest, encode_manifest
 from imagedex.segments.pointer import NOTHING_PUBLISHED
@@ -82,19 +82,26 @@ class SnapshotDirectory:
         self._directory = directory
 
     def create(
-        self, name: str, index_prefix: Path, manifest: Manifest, failures: Iterable[ImageFailure]
+        self,
+        name: str,
+        index_prefix: Path,
+        manifest: Manifest,
+        failures: Iterable[ImageFailure],
+        *,
+        checkpoint: Callable[[], None] = go_on,
     ) -> Snapshot:
         """Keep a generation under a name, durably and as a whole or not at all.
 
         Every file is held against its checksum. Raises InvalidRequest for a name that cannot be
         one, Conflict when it is taken, CorruptIndex when a file of the generation is missing or
-        damaged, StorageError; then there is no such snapshot.
+        damaged, StorageError; and what ``checkpoint`` raises, which is called every few MB; then
+        there is no such snapshot.
         """
         final = self._path(name)
         make_directory(self._directory)
         with self._lock().held():
             self._tidy()
-            return self._create(final, index_prefix, manifest, failures)
+            return self._create(final, index_prefix, manifest, failures, checkpoint)
 
     def _create(
         self,
@@ -102,13 +109,14 @@ class SnapshotDirectory:
         index_prefix: Path,
         manifest: Manifest,
         failures: Iterable[ImageFailure],
+        checkpoint: Callable[[], None],
     ) -> Snapshot:
         name = final.name
         if final.exists():
             raise _taken(name)
         temporary = self._directory / f".{name}.{secrets.token_hex(6)}{layout.TEMPORARY_SUFFIX}"
         try:
-            snapshot = self._write(temporary, name, index_prefix, manifest, failures)
+            snapshot = self._write(temporary, name, index_prefix, manifest, failures, checkpoint)
             with storage_errors("write", final):
                 temporary.rename(final)
                 sync_directory(self._directory)
@@ -124,6 +132,7 @@ class SnapshotDirectory:
         index_prefix: Path,
         manifest: Manifest,
         failures: Iterable[ImageFailure],
+        checkpoint: Callable[[], None],
     ) -> Snapshot:
         for folder in (layout.MANIFESTS, layout.SEGMENTS, layout.TOMBSTONES):
             make_directory(directory / folder)
@@ -133,9 +142,9 @@ class SnapshotDirectory:
         # while a large one is read.
         files = sorted(files_of(manifest), key=lambda file: file.bytes)
         for file in files:
-            link_or_copy(index_prefix / file.name, directory / file.name, replace_file)
+            link_or_copy(index_prefix / file.name, directory / file.name, replace_file, checkpoint)
         for file in files:
-            require_intact(directory, file)
+            require_intact(directory, file, checkpoint=checkpoint)
         count = 0
 
         def write_failures(file: HashingFile) -> None:
@@ -314,10 +323,12 @@ def link_or_copy(
     source: Path,
     target: Path,
     write: Callable[[Path, Callable[[HashingFile], object]], object] = create_file,
+    checkpoint: Callable[[], None] = go_on,
 ) -> None:
     """Give a file a second name, or copy it with ``write`` where that cannot be.
 
-    Raises CorruptIndex when it is missing, StorageError, also when ``target`` is taken.
+    Raises CorruptIndex when it is missing, StorageError, also when ``target`` is taken, and what
+    ``checkpoint`` raises, which is called every few MB of a copy.
     """
     with storage_errors("write", target):
         try:
@@ -333,11 +344,12 @@ def link_or_copy(
             if error.errno not in _NO_LINK:
                 raise
     with storage_errors("read", source), open(source, "rb") as file:
-        write(target, lambda copy: _copy(file, copy))
+        write(target, lambda copy: _copy(file, copy, checkpoint))
 
 
-def _copy(source: Any, target: HashingFile) -> None:
+def _copy(source: Any, target: HashingFile, checkpoint: Callable[[], None]) -> None:
     while data := source.read(_COPY_BYTES):
+        checkpoint()
         target.write(data)
 
 

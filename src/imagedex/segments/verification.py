@@ -29,6 +29,10 @@ class _Damage:
     change: tuple[int, int] | None
 
 
+class Interrupted(Exception):
+    """A comparison was given up because its caller wanted it so."""
+
+
 class Verification:
     """What is known of the large files of one index. Safe to call from several threads."""
 
@@ -81,6 +85,11 @@ class Verification:
             for file in (segment.parquet, segment.faiss)
             if file is not None and file.bytes >= self._large_bytes
         ]
+
+        def checkpoint() -> None:
+            if should_stop():
+                raise Interrupted
+
         self._intact = self._intact.intersection(large)
         self._damaged = {file: why for file, why in self._damaged.items() if file in large}
         found = []
@@ -89,7 +98,7 @@ class Verification:
                 continue
             change = self._last_change(file)
             try:
-                require_intact(self._index_prefix, file, should_stop=should_stop)
+                require_intact(self._index_prefix, file, checkpoint=checkpoint)
             except StorageError as error:
                 if not _is_damage(error):
                     raise

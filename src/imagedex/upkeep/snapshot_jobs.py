@@ -9,12 +9,13 @@ import structlog
 
 from imagedex.catalog import Catalog
 from imagedex.core.errors import Conflict, CorruptIndex, NotFound
-from imagedex.core.times import utc_now
+from imagedex.core.times import at_most_every, utc_now
 from imagedex.indexing import IndexLocations, IndexTurns
 from imagedex.jobs import Job, JobKind, JobRun, JobStore, NewJob, Priority
 from imagedex.segments import Snapshot
 from imagedex.upkeep.snapshots import Snapshots
 
+_LOOK_UP_SECONDS = 1.0  # Between looks at whether the job is to go on.
 _SCHEDULED = "scheduled-"
 
 _log = structlog.get_logger(__name__)
@@ -90,7 +91,9 @@ class SnapshotJobs:
         name = str(job.request["name"])
         snapshots = self._snapshots_of(Path(job.request["index_prefix"]))
         try:
-            made = snapshots.create(name)
+            made = snapshots.create(
+                name, checkpoint=at_most_every(_LOOK_UP_SECONDS, run.require_going_on)
+            )
         except Conflict:
             made = snapshots.get(name)
             begun = job.created_at.replace(microsecond=job.created_at.microsecond // 1000 * 1000)

@@ -63,24 +63,27 @@ class Snapshots:
         self._turns = turns or IndexTurns()
         self._on_published = on_published
 
-    def create(self, name: str | None) -> Snapshot:
+    def create(
+        self, name: str | None, *, checkpoint: Callable[[], None] = lambda: None
+    ) -> Snapshot:
         """Keep the current generation, and which images have failed; return the snapshot.
 
         Without a name it is called after the time and the generation. Raises NotFound while
         nothing is indexed, Conflict when the name is taken, CorruptIndex when a file is damaged,
-        Unavailable when the index changes faster than it can be kept, StorageError.
+        Unavailable when the index changes faster than it can be kept, StorageError; and what
+        ``checkpoint`` raises, which is called every few MB.
         """
         for _ in range(_ATTEMPTS - 1):
             manifest = self._current()
             try:
-                return self._create(name, manifest)
+                return self._create(name, manifest, checkpoint)
             except CorruptIndex:
                 # Its files may have been swept, newer generations having been published.
                 if self._current() == manifest:
                     raise
         manifest = self._current()
         try:
-            return self._create(name, manifest)
+            return self._create(name, manifest, checkpoint)
         except CorruptIndex as error:
             if self._current() == manifest:
                 raise
@@ -89,10 +92,16 @@ class Snapshots:
                 "come in."
             ) from error
 
-    def _create(self, name: str | None, manifest: Manifest) -> Snapshot:
+    def _create(
+        self, name: str | None, manifest: Manifest, checkpoint: Callable[[], None]
+    ) -> Snapshot:
         chosen = name or _name_of(manifest)
         return self._directory.create(
-            chosen, self._files.index_prefix, manifest, self._known_failures()
+            chosen,
+            self._files.index_prefix,
+            manifest,
+            self._known_failures(),
+            checkpoint=checkpoint,
         )
 
     def _current(self) -> Manifest:

@@ -11,7 +11,7 @@ import pytest
 
 from imagedex.core.errors import Conflict, CorruptIndex, InvalidRequest, NotFound
 from imagedex.jobs import Job, JobStatus
-from imagedex.segments import DirectoryIndexFiles, Snapshot
+from imagedex.segments import DirectoryIndexFiles, Snapshot, snapshots
 from imagedex.upkeep import Doctor, snapshot_jobs
 from support.controller import Controller
 
@@ -160,3 +160,26 @@ def test_of_scheduled_snapshots_the_last_ones_stay(
         "scheduled-20260104T000000Z",
         "z-by-hand",
     ]
+
+
+def test_a_snapshot_that_is_being_made_can_be_cancelled(
+    controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = snapshots.link_or_copy
+    jobs: list[Job] = []
+    is_submitted = threading.Event()
+
+    def cancel_and_go_on(*arguments: Any) -> None:
+        assert is_submitted.wait(10)
+        controller.indexing.cancel(jobs[0].job_id)
+        real(*arguments)
+
+    monkeypatch.setattr(snapshots, "link_or_copy", cancel_and_go_on)
+    jobs.append(controller.snapshots.create("kept")[0])
+    is_submitted.set()
+    assert controller.wait(jobs[0]).status is JobStatus.CANCELLED
+    monkeypatch.undo()
+    assert _names(controller) == []
+    folder = controller.prefix.parent
+    assert [path for path in folder.rglob("*kept*") if path.is_dir()] == []
+    assert _create(controller, "kept") == "kept"

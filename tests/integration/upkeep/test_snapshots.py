@@ -228,7 +228,7 @@ def test_an_index_that_changes_faster_than_it_can_be_kept_is_told_as_such(
     controller.index()
     number = 0
 
-    def overtaken(*_: object) -> None:
+    def overtaken(*_: object, **__: object) -> None:
         nonlocal number
         number += 1
         path = controller.paint(f"{number}.png", "pink")
