@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from imagedex.segments._parquet import ImageTable, read_images, read_tables, write_tables
+from imagedex.segments._parquet import (
+    ImageTable,
+    read_blocks,
+    read_images,
+    read_tables,
+    read_vectors,
+    write_tables,
+)
 from imagedex.segments.durable import HashingFile
 from imagedex.testing.index_files import make_part, unit_vectors
 
@@ -54,6 +62,24 @@ def test_what_is_read_in_pieces_is_what_is_read_at_once(tmp_path: Path) -> None:
     assert len(pieces) > 1
     joined = ImageTable.concatenate(pieces)
     assert joined.image_paths() == read_images(path).image_paths()
+
+
+@pytest.mark.parametrize("read", [read_tables, read_vectors, read_blocks])
+def test_of_a_large_file_no_more_than_a_piece_is_in_memory(
+    tmp_path: Path, read: Callable[[Path], Iterator[object]]
+) -> None:
+    path = tmp_path / "images"
+    dim = 64
+    rows = 4096 * 40
+    names = (f"/{number:06d}" for number in range(rows))
+    vectors = unit_vectors(rows, dim)
+    part = make_part(dict(zip(names, vectors, strict=True)), dim=dim)
+    with path.open("wb") as file:
+        write_tables(HashingFile(file), [ImageTable.from_part(part)], {}, dim=dim)
+    del part
+    before = pa.total_allocated_bytes()
+    most = max(pa.total_allocated_bytes() for _ in read(path)) - before
+    assert most < vectors.nbytes / 2
 
 
 def test_a_table_is_let_go_once_it_is_written(tmp_path: Path) -> None:
