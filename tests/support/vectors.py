@@ -47,13 +47,18 @@ def made_up_facts(first: int, count: int) -> tuple[ImageFacts, ...]:
         ImageFacts(
             image_path=f"/photos/{number // 1000:03d}/picture-{number:06d}.jpg",
             content_hash=f"{number:064x}",
-            stamp=FileStamp(size=100_000 + number, mtime_ns=1_700_000_000_000_000_000 + number),
+            stamp=FileStamp(_size(number), mtime_ns=1_700_000_000_000_000_000 + number),
             width=1600,
             height=1200,
             format="JPEG",
         )
         for number in range(first, first + count)
     )
+
+
+def _size(number: int) -> int:
+    """Return bytes that, as those of photos, do not follow from one photo to the next."""
+    return 1_000_000 + number * 2_654_435_761 % 4_000_000
 
 
 def make_index(index_prefix: Path, model: EmbeddingModel, count: int) -> None:

@@ -143,9 +143,7 @@ class ExactSearch:
         found = self.best_among(query, live, k)
         if len(rows) == len(self._vectors):
             return found
-        # Below the float32 before it, so that no other row can be rounded up to the last one.
-        last = np.nextafter(found.scores.min(), np.float32(-np.inf))
-        return found if bound < last else None
+        return found if _is_below(bound, found.scores) else None
 
     def _best_of_all(
         self, query: NDArray[np.float32], k: int, gone: NDArray[np.int64]
@@ -177,6 +175,44 @@ class ExactSearch:
             for block in _blocks(rows)
         ]
         return _k_best(ScoredRows(rows, np.concatenate(scores).astype(np.float32)), k)
+
+
+class CopiedRows:
+    """Some rows of a segment, with a copy in half precision of their own.
+
+    Safe to call from several threads.
+    """
+
+    def __init__(self, exact: ExactSearch, rows: NDArray[np.int64]) -> None:
+        """Read the vectors of these rows, which rise. Raises StorageError."""
+        self._exact = exact
+        self._rows = rows
+        vectors = exact.take(rows)
+        self._copy = HalfPrecisionCopy(vectors)
+        self.bytes = len(rows) * copied_bytes_per_row(vectors.shape[1])
+
+    def best(self, query: NDArray[np.float32], k: int) -> ScoredRows:
+        """Return the best ``k`` of them and all that equal the last; as :class:`ExactSearch`."""
+        scores, places = self._copy.best(query, k + _SPARE_ROWS)
+        found = self._exact.best_among(query, self._rows[places], k)
+        if len(places) == len(self._rows):
+            return found
+        if _is_below(scores[-1] + self._copy.error(query), found.scores):
+            return found
+        return self._exact.best_among(query, self._rows, k)
+
+
+def copied_bytes_per_row(dim: int) -> int:
+    """Return what :class:`CopiedRows` take: numbers in half precision, and the row's number."""
+    return 2 * dim + 8
+
+
+def _is_below(bound: float, scores: NDArray[np.float32]) -> bool:
+    """Say whether what lies below a bound cannot equal one of these scores.
+
+    Not even when it is rounded up to the least of them.
+    """
+    return bool(bound < np.nextafter(scores.min(), np.float32(-np.inf)))
 
 
 def _blocks(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:

@@ -12,6 +12,8 @@ from imagedex.core.errors import CorruptIndex
 from imagedex.core.times import iso_z
 from imagedex.segments import layout
 from imagedex.segments.records import (
+    ANY_MARGIN,
+    ANY_NEARNESS,
     FileEntry,
     IvfEntry,
     Manifest,
@@ -20,9 +22,10 @@ from imagedex.segments.records import (
     TombstoneEntry,
 )
 
-VERSION = 3
-# The first had no inverted lists, and a Faiss file of each segment, as the second had.
-_READABLE_VERSIONS = (1, 2, 3)
+VERSION = 4
+# The first had no inverted lists, and a Faiss file of each segment, as the second had. The third
+# had one depth for all queries.
+_READABLE_VERSIONS = (1, 2, 3, 4)
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _EntryT = TypeVar("_EntryT")
@@ -135,6 +138,9 @@ class _Fields:
         value: float = self._take(key, float)
         return value
 
+    def optional_number(self, key: str, default: float) -> float:
+        return self.number(key) if key in self._left else default
+
     def optional(self, key: str, decode: Callable[[_Fields], _EntryT]) -> _EntryT | None:
         if self._left.get(key) is None:
             self._left.pop(key, None)
@@ -211,7 +217,9 @@ def _encode_ivf(entry: IvfEntry) -> dict[str, object]:
         "depths": [
             {
                 "k": depth.k,
+                "nearness": depth.nearness,
                 "probes": depth.probes,
+                "margin": depth.margin,
                 "candidates": depth.candidates,
                 "recall": depth.recall,
             }
@@ -225,21 +233,25 @@ def _decode_ivf(fields: _Fields) -> IvfEntry:
         file=_decode_file(fields.fields("file")), depths=fields.each("depths", _decode_depth)
     )
     fields.end()
-    ks = [depth.k for depth in entry.depths]
-    if not ks or ks != sorted(set(ks)):
-        raise ValueError(f"the depths of {entry.file.name!r} are for {ks}, which do not rise")
+    order = [(depth.k, -depth.nearness) for depth in entry.depths]
+    if not order or order != sorted(set(order)):
+        raise ValueError(
+            f"the depths of {entry.file.name!r} are not for a rising k and a falling nearness"
+        )
     return entry
 
 
 def _decode_depth(fields: _Fields) -> SearchDepth:
     depth = SearchDepth(
         k=fields.count("k", least=1),
+        nearness=fields.optional_number("nearness", ANY_NEARNESS),
         probes=fields.count("probes", least=1),
+        margin=fields.optional_number("margin", ANY_MARGIN),
         candidates=fields.count("candidates", least=1),
         recall=fields.number("recall"),
     )
     fields.end()
-    if not 0 <= depth.recall <= 1 or depth.candidates < depth.k:
+    if not 0 <= depth.recall <= 1 or depth.candidates < depth.k or not depth.margin >= 0:
         raise ValueError(f"{depth} is no depth of a search")
     return depth
 

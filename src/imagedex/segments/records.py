@@ -20,14 +20,26 @@ class FileEntry:
     sha256: str  # Hexadecimal.
 
 
+# Beyond all inner products of unit vectors, and all differences of such.
+ANY_NEARNESS = -2.0
+ANY_MARGIN = 4.0
+
+
 @dataclass(frozen=True, slots=True)
 class SearchDepth:
-    """How deep the inverted lists of a segment are searched for so many results."""
+    """How deep the inverted lists of a segment are searched for some queries."""
 
-    k: int  # For at most so many.
-    probes: int  # Lists that are read.
+    k: int  # For at most so many results.
+    nearness: float  # For queries with at least this inner product with the nearest centroid.
+    probes: int  # Lists that are read at most:
+    margin: float  # those whose inner products lie at most so far below that of the nearest.
     candidates: int  # Rows of them that are compared exactly.
     recall: float  # Of the true best k, as measured when the lists were made.
+
+    @property
+    def at_a_glance(self) -> bool:
+        """Whether the lists are those that a query finds near at first sight."""
+        return self.nearness > ANY_NEARNESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +47,8 @@ class IvfEntry:
     """The inverted lists of a large segment, which can be made again from its vectors."""
 
     file: FileEntry
-    depths: tuple[SearchDepth, ...]  # By rising k; more results are searched for exactly.
+    # By rising k, and for each by falling nearness; more results are searched for exactly.
+    depths: tuple[SearchDepth, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ from imagedex.segments.pointer import NOTHING_PUBLISHED, Pointer, read_pointer
 from imagedex.segments.records import FileEntry, IvfEntry, Manifest, SegmentEntry, TombstoneEntry
 from imagedex.segments.tombstones import to_arrays
 
-_TUNED_FOR = (10, 100)  # Numbers of results.
+_TUNED_FOR = (10, 30, 100)  # Numbers of results.
 
 _log = structlog.get_logger(__name__)
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from bench.figures import Bench
 from bench.report import document, print_table
-from bench.scale import appending, lance, searching, serving
+from bench.scale import appending, changing, lance, searching, serving
 from bench.scale.library import Library
 
-MEASUREMENTS = ("rebuild", "search", "serve", "append", "lance")
+MEASUREMENTS = ("rebuild", "search", "filters", "serve", "append", "lance")
 _SMALLER = (100, 10)  # Appending is measured at these fractions of the size as well.
 
 
@@ -56,12 +56,13 @@ def _measure(bench: Bench, libraries: Sequence[Library], wanted: Sequence[str]) 
         library.make()
     *smaller, whole = libraries
     if "rebuild" in wanted:
-        serving.rebuild(bench, whole)
+        changing.rebuild(bench, whole)
     for library in (*smaller, whole):
         if len(library.manifest.segments) > 1:
             library.merge()
     measurements: dict[str, Callable[[], None]] = {
         "search": lambda: searching.search(bench, whole),
+        "filters": lambda: searching.search_with_filters(bench, whole),
         "serve": lambda: serving.serve(bench, whole),
         "append": lambda: appending.append(bench, libraries),
         "lance": lambda: lance.compare(bench, whole),

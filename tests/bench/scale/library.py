@@ -164,11 +164,19 @@ class Library:
         self.jobs.finish(lease, JobStatus.COMPLETED, None)
         return seconds, written
 
-    def exact_scores(self, queries: NDArray[np.float32], k: int) -> NDArray[np.float32]:
-        """Return the best scores of all images in float32, best first: shape (n, k)."""
+    def exact_scores(
+        self, queries: NDArray[np.float32], k: int, *, rows: int | None = None
+    ) -> NDArray[np.float32]:
+        """Return the best scores of all images in float32, best first: shape (n, k).
+
+        With ``rows`` of the oldest so many.
+        """
         best = np.full((len(queries), k), -1, dtype=np.float32)
+        left = self.manifest.images if rows is None else rows
         for segment in self.manifest.segments:
-            for block in read_vectors(self.prefix / segment.parquet.name):
+            for vectors in read_vectors(self.prefix / segment.parquet.name):
+                block = vectors[:left]
+                left -= len(block)
                 scores = np.concatenate([best, queries @ block.T], axis=1)
                 best = -np.sort(-np.partition(scores, -k, axis=1)[:, -k:], axis=1)
         return best

@@ -9,11 +9,13 @@ import numpy as np
 
 from bench.figures import Bench
 from bench.scale.library import Library
-from imagedex.segments import OpenGeneration
+from imagedex.segments import ImageFilter, OpenGeneration
+from support.vectors import made_up_facts
 
 _K = 10
 _THREADS = 8
 _SECONDS = 10.0
+_FILTERED_SHARES = (0.01, 0.5)
 
 
 def search(bench: Bench, library: Library) -> None:
@@ -40,6 +42,30 @@ def search(bench: Bench, library: Library) -> None:
         bench.at_least(f"recall@10, queries like {kind}", float(np.mean(found[some])), "", 0.99)
     rate = _queries_per_second(generation, library)
     bench.at_least(f"queries of {_THREADS} threads", rate, "per s", 1000)
+
+
+def search_with_filters(bench: Bench, library: Library) -> None:
+    """Latency and recall with filters that allow a share of the images."""
+    generation = library.files.open(library.manifest, None)
+    for share in _FILTERED_SHARES:
+        rows = int(share * library.rows)
+        (after,) = made_up_facts(rows, 1)  # The first image that the filter leaves out.
+        image_filter = ImageFilter(modified_before_ns=after.stamp.mtime_ns)
+        generation.prepare(image_filter)
+        seconds, found = [], []
+        truth = library.exact_scores(library.asked, _K, rows=rows)[:, -1]
+        for query, least in zip(library.asked, truth, strict=True):
+            started = time.perf_counter()
+            (hits,) = generation.search(query[np.newaxis], [_K], [image_filter])
+            seconds.append(time.perf_counter() - started)
+            found.append(np.count_nonzero(hits.scores >= least - 1e-6) / _K)
+        what = f"search with a filter that allows {share:.0%}"
+        bench.at_most(f"{what}, p50", float(np.percentile(seconds, 50)) * 1000, "ms", 5)
+        bench.at_least(f"{what}, recall@10", float(np.mean(found)), "", 0.99)
+        half = len(seconds) // 2
+        for kind, some in (("pictures", slice(None, half)), ("texts", slice(half, None))):
+            milliseconds = float(np.percentile(seconds[some], 50)) * 1000
+            bench.report(f"{what}, p50, queries like {kind}", milliseconds, "ms")
 
 
 def _queries_per_second(generation: OpenGeneration, library: Library) -> float:

@@ -1,20 +1,18 @@
-"""A real server on the index: start, memory, queries over HTTP, a rebuild."""
+"""A real server on the index: start, memory, queries over HTTP."""
 
 from __future__ import annotations
 
 import statistics
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 
 from bench.figures import Bench
 from bench.load import Latencies, measure, post_request
 from bench.scale import stand_in
 from bench.scale.library import Library
-from support.server import ServerProcess, wait_for_job
+from support.server import ServerProcess
 
 _CLIENTS = 8
 _STARTS = 3
@@ -22,21 +20,9 @@ _QUERIES = 1000
 _MORE_QUERIES = 5000
 
 
-def rebuild(bench: Bench, library: Library) -> None:
-    """Rebuild the index by a job of the server; memory counts together with serving."""
-    with _server(bench, library) as server, server.client() as client:
-        peak = _PeakMemory(server.pid)
-        started = time.monotonic()
-        job_id = client.post("/api/v1/index/rebuild", json={}).json()["job_id"]
-        status = wait_for_job(client, job_id, seconds=7200, pause_seconds=0.5)
-        assert status["status"] == "completed", status
-        bench.report("rebuild", time.monotonic() - started, "s")
-        bench.at_most("rebuild, peak memory of the server", peak.stop() / 1e9, "GB", 6)
-
-
 def serve(bench: Bench, library: Library) -> None:
     """Start to ready, queries over HTTP, and memory after 1,000 of them."""
-    server = _server(bench, library)
+    server = server_on(bench, library)
     seconds = []
     for _ in range(_STARTS):
         started = time.monotonic()
@@ -63,11 +49,12 @@ def serve(bench: Bench, library: Library) -> None:
         server.stop()
 
 
-def _server(bench: Bench, library: Library) -> ServerProcess:
+def server_on(bench: Bench, library: Library, *image_roots: Path) -> ServerProcess:
+    """Return a server of the index, not started yet, whose texts are numbers of queries."""
     vectors = bench.scratch / "queries.npy"
     np.save(vectors, library.asked)
     environment = stand_in.offer(bench.scratch / "packages", vectors)
-    return ServerProcess(library.home, [], environment)
+    return ServerProcess(library.home, image_roots, environment)
 
 
 def _ask(server: ServerProcess, clients: int, *, count: int) -> Latencies:
@@ -91,24 +78,3 @@ def _memory(pid: int) -> tuple[int, int]:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines[1:]}
     return kilobytes["Anonymous"] * 1024, kilobytes["Rss"] * 1024
-
-
-class _PeakMemory:
-    """Watches the resident memory of a process."""
-
-    def __init__(self, pid: int) -> None:
-        self._process = psutil.Process(pid)
-        self._peak = 0
-        self._is_done = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-
-    def stop(self) -> int:
-        """Return the most bytes that were seen."""
-        self._is_done.set()
-        self._thread.join()
-        return self._peak
-
-    def _watch(self) -> None:
-        while not self._is_done.wait(0.05):
-            self._peak = max(self._peak, self._process.memory_info().rss)

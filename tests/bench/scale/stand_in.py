@@ -1,4 +1,4 @@
-"""A model whose texts are numbers: text ``n`` has the n-th vector of a file.
+"""A model whose texts are numbers: text ``n`` has the n-th vector of a file, pictures any vector.
 
 A server finds it as the model of another package, by an entry point.
 """
@@ -32,6 +32,20 @@ class LookedUpTexts:
         return EncodedTexts(np.array(self._vectors[rows], dtype=np.float32), (False,) * len(texts))
 
 
+class MadeUpPictures:
+    """The image half: a vector that follows from the one pixel that is left of a picture."""
+
+    def __init__(self, dim: int) -> None:
+        self._dim = dim
+
+    def encode_images(self, pixels: PixelArray) -> NDArray[np.float32]:
+        """Draw vectors in all directions."""
+        seeds = pixels.reshape(len(pixels), -1).tolist()
+        vectors = [np.random.default_rng(seed).standard_normal(self._dim) for seed in seeds]
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return np.asarray(vectors / lengths, dtype=np.float32)
+
+
 @dataclass(frozen=True, slots=True)
 class StandIn:
     """The model; ``dim`` is that of the vectors which it looks up."""
@@ -44,12 +58,12 @@ class StandIn:
 
     @staticmethod
     def preprocess(image: Image.Image) -> PixelArray:
-        """Return one pixel: no picture is indexed with this model."""
+        """Return one pixel."""
         return np.asarray(image.resize((1, 1)), dtype=np.uint8)
 
     def load_image_encoder(self, *, threads: int) -> ImageEncoder:
-        """Refuse."""
-        raise NotImplementedError("The stand-in of the benchmark encodes no pictures.")
+        """Return what makes vectors up."""
+        return MadeUpPictures(self.dim)
 
     def load_text_encoder(self, *, threads: int) -> TextEncoder:
         """Return what looks vectors up in the file that the environment names."""

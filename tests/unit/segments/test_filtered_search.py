@@ -22,7 +22,7 @@ from imagedex.segments import (
     Part,
 )
 from imagedex.segments._faiss import FaissFile
-from imagedex.segments._faiss_ivf import IvfFile, ListedRows
+from imagedex.segments._faiss_ivf import IvfFile, ListedRows, NearLists
 from imagedex.segments.approximate import ApproximateSearch
 from imagedex.segments.exact import ExactSearch
 from imagedex.segments.ivf_tuning import tune
@@ -230,7 +230,7 @@ class _Lists:
         self.vectors = clustered_vectors(self.rows, self.dim)
         flat = FaissFile.build(self.vectors)
         self.ivf = IvfFile.build(flat)
-        tuning = tune(self.ivf, flat, ks=(10, 100), recall=0.99)
+        tuning = tune(self.ivf, flat, ks=(10, 30, 100), recall=0.99)
         assert tuning.depths
         self.exact = ExactSearch(flat)
         self.search = ApproximateSearch(self.ivf, tuning.depths, self.exact)
@@ -261,12 +261,40 @@ def _queries(lists: _Lists) -> NDArray[np.float32]:
     return np.concatenate([pictures, texts.astype(np.float32)])
 
 
+def _use_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imagedex.segments.approximate._FEW_ROWS", 0)
+    monkeypatch.setattr("imagedex.segments.approximate._BYTES_OF_A_COPY", 0)
+
+
+def test_some_thousand_rows_are_compared_exactly_in_a_copy_that_is_made_once(
+    lists: _Lists, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marked = np.random.default_rng(3).random(lists.rows) < 0.2
+    selection = Selection(marked)
+    reads = []
+    real = lists.exact.take
+
+    def take(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        reads.append(len(rows))
+        return real(rows)
+
+    monkeypatch.setattr(lists.exact, "take", take)
+    queries = _queries(lists)
+    for k in (1, 10, 100, int(marked.sum())):
+        found = lists.search.best_selected(queries, [k] * len(queries), selection)
+        for query, one in zip(queries, found, strict=True):
+            true = lists.exact.best_among(query, np.flatnonzero(marked), k)
+            assert sorted(one.rows) == sorted(true.rows)
+            assert sorted(one.scores) == sorted(true.scores)
+    assert reads == [marked.sum()]
+
+
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9])
 @pytest.mark.parametrize("k", [10, 100])
 def test_recall_holds_among_rows_that_are_spread_over_all(
     lists: _Lists, share: float, k: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imagedex.segments.approximate._FEW_ROWS", 0)
+    _use_lists(monkeypatch)
     marked = np.random.default_rng(3).random(lists.rows) < share
     assert lists.recall(marked, _queries(lists), k) >= 0.99
 
@@ -276,7 +304,7 @@ def test_recall_holds_among_rows_that_lie_together(
     lists: _Lists, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A folder for each event: its images are alike, and most queries are for others.
-    monkeypatch.setattr("imagedex.segments.approximate._FEW_ROWS", 0)
+    _use_lists(monkeypatch)
     centre = clustered_vectors(1, lists.dim, seed=4)[0]
     near = np.argsort(-(lists.vectors @ centre))[: int(share * lists.rows)]
     marked = np.zeros(lists.rows, dtype=bool)
@@ -285,14 +313,15 @@ def test_recall_holds_among_rows_that_lie_together(
 
 
 def test_lists_are_read_as_the_allowed_rows_lie() -> None:
-    order = np.arange(10)  # The nearest first.
+    order = np.arange(10)[np.newaxis]  # The nearest first.
+    lists = NearLists(np.linspace(1, 0, 10, dtype=np.float32)[np.newaxis], order)
     sizes = np.full(10, 100)
     bits = np.zeros(125, dtype=np.uint8)
 
     def read(counts: list[int], depth: int = 2) -> list[int]:
         listed = ListedRows(bits, np.array(counts), sizes)
-        places: list[int] = listed.lists_to_read(order, depth).tolist()
-        return places
+        (numbers,) = listed.lists_to_read(lists, depth).numbers.tolist()
+        return list(numbers)
 
     # Half of all: twice as many lists as for all rows.
     assert read([50] * 10) == [0, 1, 2, 3]

@@ -23,12 +23,13 @@ from imagedex.segments import (
     mend_faiss_files,
 )
 from imagedex.segments._faiss import FaissFile
-from imagedex.segments._faiss_ivf import IvfFile, RowSet
-from imagedex.segments.approximate import ApproximateSearch
+from imagedex.segments._faiss_ivf import IvfFile, NearLists, RowSet
+from imagedex.segments.approximate import ApproximateSearch, depth_for
 from imagedex.segments.exact import ExactSearch
 from imagedex.segments.ivf_tuning import tune
-from imagedex.segments.records import SearchDepth
+from imagedex.segments.records import ANY_MARGIN, ANY_NEARNESS, SearchDepth
 from imagedex.testing.index_files import make_commit, make_part
+from support.vectors import clustered_blocks
 
 _DIM = 32
 _ROWS = 3000
@@ -79,10 +80,45 @@ def test_the_depth_that_is_chosen_keeps_its_recall_for_queries_that_it_has_not_s
 def test_a_deeper_search_is_chosen_for_a_higher_recall(lists: IvfFile, flat: FaissFile) -> None:
     costs = []
     for recall in (0.5, 0.999):
-        (depth,) = tune(lists, flat, ks=(10,), recall=recall).depths
+        depth = tune(lists, flat, ks=(10,), recall=recall).depths[-1]
         assert depth.recall >= recall
         costs.append(depth.probes * depth.candidates)
     assert costs[0] < costs[1]
+
+
+def test_queries_like_rows_read_fewer_lists_than_those_like_texts() -> None:
+    def photos(count: int, seed: int) -> NDArray[np.float32]:
+        return np.concatenate(list(clustered_blocks(count, 256, seed=seed, of=20_000)))
+
+    vectors = photos(20_000, 0)
+    flat = FaissFile.build(vectors)
+    lists = IvfFile.build(flat)
+    depths = tune(lists, flat, ks=(10,), recall=0.99).depths
+    near, far = depths
+    assert near.nearness > far.nearness == ANY_NEARNESS
+    assert near.probes < far.probes
+    search = ApproximateSearch(lists, depths, ExactSearch(flat))
+    pictures = photos(100, 99)
+    noise = np.random.default_rng(1).standard_normal((100, 256))
+    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    texts = (0.3 * photos(100, 98) + 0.954 * noise).astype(np.float32)
+    for queries, depth in ((pictures, near), (texts, far)):
+        nearest = lists.nearest(queries, 1).scores[:, 0]
+        chosen = [depth_for(depths, 10, nearness=score) for score in nearest.tolist()]
+        assert chosen.count(depth) >= 90
+        found = search.best(queries, [10] * 100, _NONE)
+        true = ExactSearch(flat).best(queries, [10] * 100, _NONE)
+        hits = [np.isin(b.rows, a.rows).mean() for a, b in zip(found, true, strict=True)]
+        assert np.mean(hits) >= 0.98
+
+
+def test_lists_that_lie_far_behind_the_nearest_are_not_read() -> None:
+    scores = np.array([[0.9, 0.8, 0.3, 0.2], [0.3, 0.25, 0.2, 0.1]], dtype=np.float32)
+    numbers = np.array([[3, 1, 0, 2], [2, 0, 1, 3]])
+    near = NearLists(scores, numbers)
+    assert near.within(probes=3, margin=0.11).numbers.tolist() == [[3, 1, -1], [2, 0, 1]]
+    assert near.within(probes=3, margin=0.0).numbers.tolist() == [[3], [2]]
+    assert near.within(probes=2, margin=ANY_MARGIN).numbers.tolist() == [[3, 1], [2, 0]]
 
 
 def test_vectors_without_neighbours_get_no_depth() -> None:
@@ -122,16 +158,36 @@ def test_rows_that_are_gone_neither_appear_nor_take_the_place_of_others(
 def test_lists_that_hold_too_few_are_made_up_for_by_exact_search(
     lists: IvfFile, flat: FaissFile
 ) -> None:
-    search = ApproximateSearch(lists, (SearchDepth(500, 1, 500, 1.0),), ExactSearch(flat))
+    search = ApproximateSearch(
+        lists, (SearchDepth(500, ANY_NEARNESS, 1, ANY_MARGIN, 500, 1.0),), ExactSearch(flat)
+    )
     query = clustered_vectors(1, seed=5)
     (found,) = search.best(query, [500], _NONE)
     (true,) = ExactSearch(flat).best(query, [500], _NONE)
     assert sorted(found.rows) == sorted(true.rows)
 
 
+def test_where_the_nearest_list_holds_too_few_more_are_read(
+    lists: IvfFile, flat: FaissFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The lists near at a glance hold a handful of rows; those of the depth for all hold enough.
+    depths = (
+        SearchDepth(500, -1.0, 1, 0.0, 500, 1.0),
+        SearchDepth(500, ANY_NEARNESS, lists.lists, ANY_MARGIN, 2000, 1.0),
+    )
+    exact = ExactSearch(flat)
+    search = ApproximateSearch(lists, depths, exact)
+    query = clustered_vectors(1, seed=5)
+    (true,) = exact.best(query, [500], _NONE)
+    monkeypatch.setattr(exact, "best", None)  # Nothing falls back on it.
+    (found,) = search.best(query, [500], _NONE)
+    assert np.isin(true.rows, found.rows).mean() >= 0.99
+
+
 def test_a_search_among_rows_finds_only_those(lists: IvfFile) -> None:
-    odd = RowSet(_ROWS, without=np.arange(0, _ROWS, 2))
-    rows = lists.candidates(clustered_vectors(3, seed=5), 50, probes=lists.lists, among=odd)
+    odd = RowSet.all_but(np.arange(0, _ROWS, 2), rows=_ROWS)
+    queries = clustered_vectors(3, seed=5)
+    rows = lists.candidates(queries, 50, lists=lists.nearest(queries, lists.lists), among=odd)
     assert (rows % 2 == 1).all()
 
 
@@ -159,7 +215,7 @@ def test_a_segment_gets_lists_when_it_is_large_enough(tmp_path: Path) -> None:
     manifest = files.merge(Merge(1, "merge", frozenset((1, 2))))
     (segment,) = manifest.segments
     assert segment.ivf is not None
-    assert [depth.k for depth in segment.ivf.depths] == [10, 100]
+    assert {depth.k for depth in segment.ivf.depths} == {10, 30, 100}
     assert files.current() == manifest
     query = clustered_vectors(_ROWS - 1)[17]
     (hits,) = files.open(manifest, None).search(query[np.newaxis], [1])

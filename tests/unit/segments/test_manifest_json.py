@@ -13,12 +13,16 @@ import pytest
 from imagedex.core.errors import CorruptIndex
 from imagedex.segments import FileEntry, Manifest, SegmentEntry, TombstoneEntry
 from imagedex.segments.manifest_json import decode_manifest, encode_manifest
-from imagedex.segments.records import IvfEntry, SearchDepth
+from imagedex.segments.records import ANY_MARGIN, ANY_NEARNESS, IvfEntry, SearchDepth
 
 _NAME = "manifests/00000004-2.json"
 _IVF = IvfEntry(
     FileEntry("segments/00000002-1.ivf", 12, "d" * 64),
-    (SearchDepth(10, 8, 100, 0.995), SearchDepth(100, 16, 500, 1.0)),
+    (
+        SearchDepth(10, 0.5, 8, 0.01, 100, 0.995),
+        SearchDepth(10, ANY_NEARNESS, 64, ANY_MARGIN, 100, 0.995),
+        SearchDepth(100, ANY_NEARNESS, 16, 0.1, 500, 1.0),
+    ),
 )
 _MANIFEST = Manifest(
     generation=4,
@@ -54,6 +58,15 @@ def test_a_manifest_is_read_as_it_was_written() -> None:
     assert decode_manifest(encode_manifest(_MANIFEST), _NAME) == _MANIFEST
 
 
+def test_a_depth_of_an_older_manifest_is_for_all_queries() -> None:
+    manifest = json.loads(encode_manifest(_MANIFEST))
+    manifest["version"] = 3
+    manifest["segments"][1]["ivf"]["depths"] = [_DEPTH]
+    ivf = decode_manifest(json.dumps(manifest).encode(), _NAME).segments[1].ivf
+    assert ivf is not None
+    assert ivf.depths == (SearchDepth(10, ANY_NEARNESS, 8, ANY_MARGIN, 100, 0.995),)
+
+
 def test_the_base_generation_is_written_where_there_is_one() -> None:
     assert b"base_generation" not in encode_manifest(_MANIFEST)
     restored = replace(_MANIFEST, base_generation=4)
@@ -68,8 +81,8 @@ def test_what_a_merge_says_of_itself_is_written_where_it_does() -> None:
 
 
 def test_a_manifest_of_a_later_version_asks_for_a_later_release() -> None:
-    document = json.loads(encode_manifest(_MANIFEST)) | {"version": 4, "new": True}
-    with pytest.raises(CorruptIndex, match=r"version 4 .* use the release that wrote it"):
+    document = json.loads(encode_manifest(_MANIFEST)) | {"version": 5, "new": True}
+    with pytest.raises(CorruptIndex, match=r"version 5 .* use the release that wrote it"):
         decode_manifest(json.dumps(document).encode(), _NAME)
 
 
@@ -114,8 +127,10 @@ _DEPTH = {"k": 10, "probes": 8, "candidates": 100, "recall": 0.995}
     ("spoil", "reason"),
     [
         (_drop("fence"), "no 'fence'"),
-        (_set_ivf(depths=[]), "do not rise"),
-        (_set_ivf(depths=[_DEPTH, _DEPTH]), "do not rise"),
+        (_set_ivf(depths=[]), "rising k"),
+        (_set_ivf(depths=[_DEPTH, _DEPTH]), "rising k"),
+        (_set_ivf(depths=[_DEPTH, _DEPTH | {"nearness": 0.5}]), "falling nearness"),
+        (_set_ivf(depths=[_DEPTH | {"margin": -0.1}]), "no depth of a search"),
         (_set_ivf(depths=[_DEPTH | {"recall": 1.5}]), "no depth of a search"),
         (_set_ivf(depths=[_DEPTH | {"candidates": 9}]), "no depth of a search"),
         (_set_ivf(file={"name": "segments/00000001-1.ivf", "bytes": 1, "sha256": "d" * 64}), "ivf"),
