@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,19 @@ class Transaction(Snapshot):
     It excludes every other writer, of this process and of others, from its beginning: what
     it reads stays true until it ends.
     """
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self._afterwards: list[Callable[[], object]] = []
+
+    def after_commit(self, act: Callable[[], object]) -> None:
+        """Do something once all of it is durable, and not at all when it is rolled back."""
+        self._afterwards.append(act)
+
+    def committed(self) -> None:
+        """Do what was put off until now."""
+        for act in self._afterwards:
+            act()
 
 
 class Database:
@@ -82,8 +95,11 @@ class Database:
         A thread that is inside one may not begin another (RuntimeError): it would wait
         for itself.
         """
-        with self._queue.turn(), translated(self._path), self._writing.begin() as connection:
-            yield Transaction(connection)
+        with self._queue.turn():
+            with translated(self._path), self._writing.begin() as connection:
+                transaction = Transaction(connection)
+                yield transaction
+            transaction.committed()
 
     @contextmanager
     def read(self) -> Iterator[Snapshot]:

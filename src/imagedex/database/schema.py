@@ -8,7 +8,7 @@ from sqlalchemy import Connection, inspect, text
 
 from imagedex.core.errors import SettingsError
 
-REVISION = "0008"  # Of the newest migration.
+REVISION = "0009"  # Of the newest migration.
 
 
 def upgrade(connection: Connection, path: Path) -> None:

@@ -91,7 +91,6 @@ images = Table(
     _column("detail", Text, nullable=True),
     Index("uq_images_path", "index_id", "image_path", unique=True),
     Index("ix_images_location", "index_id", "segment", "segment_row"),
-    Index("ix_images_stamp", "index_id", "size", "mtime_ns"),
 )
 
 missing_images = Table(

@@ -424,6 +424,46 @@ class CatalogContract:
         self.fail(index_id, make_failure("/10/1", stamp=FileStamp(30, 3)))
         assert catalog.contents_like(index_id, FileStamp(30, 3)) == []
 
+    def test_contents_are_found_by_the_size_that_their_file_has_now(
+        self, catalog: Catalog, index_id: int
+    ) -> None:
+        def store(generation: int, path: str, size: int) -> None:
+            facts = replace(make_facts(path), stamp=FileStamp(size, 1))
+            with self._kept_database.transaction() as transaction:
+                catalog.record_generation(
+                    transaction,
+                    index_id,
+                    generation=generation,
+                    indexed=[(RowLocation(generation, 0), facts)],
+                )
+
+        def like(size: int) -> list[str]:
+            found = catalog.contents_like(index_id, FileStamp(size, 1))
+            return [content.image_path for content in found]
+
+        store(1, "/a", 10)
+        store(2, "/b", 20)
+        assert (like(10), like(20)) == (["/a"], ["/b"])
+        store(3, "/b", 30)  # It has changed.
+        assert (like(20), like(30)) == ([], ["/b"])
+        with self._kept_database.transaction() as transaction:
+            catalog.forget_images(transaction, index_id, ["/b"])
+        store(4, "/c", 40)  # It may get the number that the one before had.
+        assert (like(30), like(40)) == ([], ["/c"])
+        with self._kept_database.transaction() as transaction:
+            catalog.forget_images(transaction, index_id, ["/c"])
+        assert like(40) == []
+        store(5, "/d", 50)
+        assert like(50) == ["/d"]
+        with pytest.raises(ZeroDivisionError):
+            self._break_off(catalog, index_id, gone="/d")
+        assert like(50) == ["/d"]
+        with self._kept_database.transaction() as transaction:
+            catalog.forget_index(transaction, index_id)
+        assert (like(10), like(50)) == ([], [])
+        store(1, "/e", 10)
+        assert like(10) == ["/e"]
+
     def test_what_is_rolled_back_was_never_there(self, catalog: Catalog, index_id: int) -> None:
         self.publish(index_id, 1, "/a")
         with pytest.raises(ZeroDivisionError):
@@ -432,11 +472,11 @@ class CatalogContract:
         assert catalog.counts(index_id) == CatalogCounts(indexed=1, failed=0)
         assert catalog.list_indexes()[0].generation == 1
 
-    def _break_off(self, catalog: Catalog, index_id: int) -> None:
+    def _break_off(self, catalog: Catalog, index_id: int, *, gone: str = "/a") -> None:
         with self._kept_database.transaction() as transaction:
             catalog.record_failures(transaction, index_id, [make_failure("/b")])
             catalog.record_generation(transaction, index_id, generation=2, indexed=())
-            catalog.forget_images(transaction, index_id, ["/a"])
+            catalog.forget_images(transaction, index_id, [gone])
             raise ZeroDivisionError
 
     def test_changes_to_an_index_that_is_not_known_are_refused(self, catalog: Catalog) -> None:

@@ -88,7 +88,7 @@ def per_second(table: Any, queries: np.ndarray) -> float:
         return count
 
     with ThreadPoolExecutor(THREADS) as pool:
-        return sum(pool.map(run, range(0, 100 * THREADS, 100))) / SECONDS
+        return sum(pool.map(run, range(0, len(queries), -(-len(queries) // THREADS)))) / SECONDS
 
 
 def appends(table: Any, queries: np.ndarray, rows: int, dim: int) -> tuple[float, float]:

@@ -6,6 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.figures import Bench
 from bench.scale.library import Library
@@ -33,15 +34,22 @@ def search(bench: Bench, library: Library) -> None:
         (hits,) = generation.search(query[np.newaxis], [_K])
         seconds.append(time.perf_counter() - started)
         found.append(np.count_nonzero(hits.scores >= least - 1e-6) / _K)
-    bench.at_most("search p50", float(np.percentile(seconds, 50)) * 1000, "ms", 1.5)
-    bench.at_most("search p99", float(np.percentile(seconds, 99)) * 1000, "ms", 4)
-    half = len(queries) // 2
-    for kind, some in (("pictures", slice(None, half)), ("texts", slice(half, None))):
-        milliseconds = float(np.percentile(seconds[some], 50)) * 1000
-        bench.report(f"search p50, queries like {kind}", milliseconds, "ms")
-        bench.at_least(f"recall@10, queries like {kind}", float(np.mean(found[some])), "", 0.99)
-    rate = _queries_per_second(generation, library)
-    bench.at_least(f"queries of {_THREADS} threads", rate, "per s", 1000)
+    bench.report("search p50", float(np.percentile(seconds, 50)) * 1000, "ms")
+    for kind, some in kinds(len(queries)).items():
+        what = f"queries like {kind}"
+        for percentile, most in ((50, 1.5), (99, 4)):
+            milliseconds = float(np.percentile(seconds[some], percentile)) * 1000
+            bench.at_most(f"search p{percentile}, {what}", milliseconds, "ms", most)
+        bench.at_least(f"recall@10, {what}", float(np.mean(found[some])), "", 0.99)
+        rate = _queries_per_second(generation, queries[some])
+        bench.at_least(f"{_THREADS} threads, {what}", rate, "per s", 1000)
+    rate = _queries_per_second(generation, queries)
+    bench.report(f"queries of {_THREADS} threads", rate, "per s")
+
+
+def kinds(queries: int) -> dict[str, slice]:
+    """Return which of the queries of a library are of each kind."""
+    return {"pictures": slice(None, queries // 2), "texts": slice(queries // 2, None)}
 
 
 def search_with_filters(bench: Bench, library: Library) -> None:
@@ -62,22 +70,22 @@ def search_with_filters(bench: Bench, library: Library) -> None:
         what = f"search with a filter that allows {share:.0%}"
         bench.at_most(f"{what}, p50", float(np.percentile(seconds, 50)) * 1000, "ms", 5)
         bench.at_least(f"{what}, recall@10", float(np.mean(found)), "", 0.99)
-        half = len(seconds) // 2
-        for kind, some in (("pictures", slice(None, half)), ("texts", slice(half, None))):
+        for kind, some in kinds(len(seconds)).items():
             milliseconds = float(np.percentile(seconds[some], 50)) * 1000
             bench.report(f"{what}, p50, queries like {kind}", milliseconds, "ms")
 
 
-def _queries_per_second(generation: OpenGeneration, library: Library) -> float:
+def _queries_per_second(generation: OpenGeneration, queries: NDArray[np.float32]) -> float:
     deadline = time.perf_counter() + _SECONDS
 
     def ask(first: int) -> int:
         count = 0
         while time.perf_counter() < deadline:
-            query = library.asked[(first + count) % len(library.asked)]
+            query = queries[(first + count) % len(queries)]
             generation.search(query[np.newaxis], [_K])
             count += 1
         return count
 
+    starts = range(0, len(queries), -(-len(queries) // _THREADS))
     with ThreadPoolExecutor(_THREADS) as pool:
-        return sum(pool.map(ask, range(0, 100 * _THREADS, 100))) / _SECONDS
+        return sum(pool.map(ask, starts)) / _SECONDS

@@ -12,9 +12,9 @@ from sqlalchemy import Connection, delete, func, insert, select, tuple_, update
 
 from imagedex.catalog._sql.batches import MAX_PARAMETERS, in_batches
 from imagedex.catalog._sql.rows import catalog_entry, failed_values, index_entry, indexed_values
+from imagedex.catalog._sql.sizes import ContentSizes
 from imagedex.catalog._sql.statements import (
     CONTENTS_OF_SIZE,
-    CONTENTS_OF_STAMP,
     FORGET_MISSING,
     IMAGES_BY_PATH,
     INDEXES,
@@ -53,6 +53,7 @@ class SqlCatalog:
     def __init__(self, database: Database, *, now: Callable[[], float] = time.time) -> None:
         self._database = database
         self._now = now
+        self._sizes = ContentSizes()
 
     def ensure_index(self, index_prefix: Path) -> IndexEntry:
         """Return the index's entry, creating it when this prefix is new."""
@@ -150,12 +151,13 @@ class SqlCatalog:
 
     def contents_like(self, index_id: int, stamp: FileStamp) -> list[StoredContent]:
         """Return contents of indexed images that a file of this stamp may have."""
-        values = {"of_index": index_id, "of_size": stamp.size, "of_mtime": stamp.mtime_ns}
         with self._database.read() as snapshot:
+            # A camera may make files of one size only; a move keeps the mtime.
+            keys = self._sizes.keys_like(snapshot.connection, index_id, stamp, most=LIKE)
+            if not keys:
+                return []
+            values = {"of_index": index_id, "of_size": stamp.size, "keys": keys}
             rows = snapshot.connection.execute(CONTENTS_OF_SIZE, values).all()
-            if len(rows) == LIKE:
-                # A camera may make files of one size only; a move keeps the mtime.
-                rows = [*snapshot.connection.execute(CONTENTS_OF_STAMP, values).all(), *rows]
         contents = {
             row[3]: StoredContent(row[0], RowLocation(row[1], row[2]), row[3]) for row in rows
         }
@@ -212,7 +214,7 @@ class SqlCatalog:
         connection = transaction.connection
         if generation <= _recorded_generation(connection, index_id):
             return
-        tally = Tally(connection, index_id)
+        tally = self._tally(transaction, index_id)
         for batch in in_batches(indexed, _BATCH):
             _store_rows(tally, connection, index_id, batch)
         tally.settle(generation=generation, updated_at=self._now())
@@ -224,7 +226,7 @@ class SqlCatalog:
         rows: Sequence[tuple[RowLocation, ImageFacts]],
     ) -> None:
         """Bring in rows of a generation that is recorded when all of them are (reconciliation)."""
-        tally = Tally(transaction.connection, index_id)
+        tally = self._tally(transaction, index_id)
         _store_rows(tally, transaction.connection, index_id, rows)
         tally.settle()
 
@@ -307,7 +309,7 @@ class SqlCatalog:
                 places.append({"known_key": row.image_key, **place})
         if places:
             connection.execute(PLACE, places)
-        tally = Tally(connection, index_id)
+        tally = self._tally(transaction, index_id)
         tally.store(new)
         tally.settle()
 
@@ -320,7 +322,7 @@ class SqlCatalog:
         """
         connection = transaction.connection
         _recorded_generation(connection, index_id)
-        tally = Tally(connection, index_id)
+        tally = self._tally(transaction, index_id)
         rows = connection.execute(
             KNOWN.where(
                 images.c.index_id == index_id,
@@ -337,7 +339,7 @@ class SqlCatalog:
         """Forget images that are gone, indexed or failed; unknown paths are passed over."""
         connection = transaction.connection
         _recorded_generation(connection, index_id)
-        tally = Tally(connection, index_id)
+        tally = self._tally(transaction, index_id)
         for paths in in_batches(image_paths, _BATCH):
             tally.remove(known_images(connection, index_id, paths).values())
             _forget_missing(connection, index_id, paths)
@@ -352,7 +354,7 @@ class SqlCatalog:
         """
         connection = transaction.connection
         _recorded_generation(connection, index_id)
-        tally = Tally(connection, index_id)
+        tally = self._tally(transaction, index_id)
         for locations in in_batches(tombstones, MAX_PARAMETERS // 2):
             pairs = [(location.segment, location.row) for location in locations]
             rows = connection.execute(
@@ -374,7 +376,7 @@ class SqlCatalog:
         """
         connection = transaction.connection
         _recorded_generation(connection, index_id)
-        tally = Tally(connection, index_id)
+        tally = self._tally(transaction, index_id)
         for batch in in_batches(failures, _BATCH):
             tally.store({failure.image_path: failed_values(index_id, failure) for failure in batch})
         tally.settle()
@@ -384,6 +386,7 @@ class SqlCatalog:
         connection = transaction.connection
         _recorded_generation(connection, index_id)
         connection.execute(delete(images).where(images.c.index_id == index_id))
+        transaction.after_commit(lambda: self._sizes.forget(index_id))
         connection.execute(delete(missing_images).where(missing_images.c.index_id == index_id))
         self.end_move(transaction, index_id)
         connection.execute(
@@ -391,6 +394,11 @@ class SqlCatalog:
             .where(indexes.c.index_id == index_id)
             .values(generation=0, updated_at=None, indexed_images=0, failed_images=0)
         )
+
+    def _tally(self, transaction: Transaction, index_id: int) -> Tally:
+        tally = Tally(transaction.connection, index_id)
+        transaction.after_commit(lambda: self._sizes.look_again(index_id, tally.touched))
+        return tally
 
 
 def _store_rows(

@@ -60,17 +60,15 @@ IMAGES = select(
     images.c.detail,
 )
 IMAGES_BY_PATH = IMAGES.where(*_BY_PATH)
-CONTENTS_OF_SIZE = (
-    select(images.c.content_hash, images.c.segment, images.c.segment_row, images.c.image_path)
-    .where(
-        images.c.index_id == bindparam("of_index"),
-        images.c.size == bindparam("of_size"),
-        # The size of one that failed is not that of the version which is indexed.
-        images.c.state == ImageState.INDEXED.value,
-    )
-    .limit(LIKE)
+CONTENTS_OF_SIZE = select(
+    images.c.content_hash, images.c.segment, images.c.segment_row, images.c.image_path
+).where(
+    images.c.image_key.in_(bindparam("keys", expanding=True)),
+    images.c.index_id == bindparam("of_index"),
+    images.c.size == bindparam("of_size"),
+    # The size of one that failed is not that of the version which is indexed.
+    images.c.state == ImageState.INDEXED.value,
 )
-CONTENTS_OF_STAMP = CONTENTS_OF_SIZE.where(images.c.mtime_ns == bindparam("of_mtime"))
 FORGET_MISSING = delete(missing_images).where(
     missing_images.c.index_id == bindparam("of_index"),
     missing_images.c.image_path.in_(bindparam("paths", expanding=True)),

@@ -22,6 +22,7 @@ class Tally:
         self._index_id = index_id
         self._indexed = 0  # By how much the totals change.
         self._failed = 0
+        self.touched: list[int] = []  # Keys of images that were changed or removed.
 
     def remove(self, rows: Iterable[AnyRow]) -> None:
         """Delete rows of ``KNOWN``."""
@@ -29,6 +30,7 @@ class Tally:
         for row in rows:
             self._count(row.state, row.segment, -1)
             keys.append({"known_key": row.image_key})
+            self.touched.append(row.image_key)
         if keys:
             self._connection.execute(
                 delete(images).where(images.c.image_key == bindparam("known_key")), keys
@@ -45,6 +47,7 @@ class Tally:
                 self._count(values["state"], values.get("segment"), +1)
             else:
                 changed.append({"known_key": row.image_key, **values})
+                self.touched.append(row.image_key)
                 self._count(row.state, row.segment, -1)
                 self._count(values["state"], values.get("segment", row.segment), +1)
         if new:
