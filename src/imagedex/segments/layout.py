@@ -10,12 +10,13 @@
                                        small segments have none
     segments/NUMBER-FENCE.ivf          the same, of large segments only
     tombstones/GENERATION-FENCE.parquet  immutable
-    parts/JOB/CHUNK-FENCE.parquet      what a chunk left, until it is committed
+    parts/JOB/CHUNK-FENCE-RUN.parquet  what a run of a chunk left, until it is committed
     parts/JOB/merge-FENCE/            a segment that a merge builds, laid out as an index of its own
 
 Every name carries the fence of the owner that wrote it, so an owner that was replaced and wakes
-up cannot write over the files of its successor. While a file is being written its name has a
-random part and the suffix ``.tmp``.
+up cannot write over the files of its successor. A chunk may run twice for one owner, as when a host
+that was cut off goes on, so each run has a part of its own. While a file is being written its name
+has a random part and the suffix ``.tmp``.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _MANIFEST = re.compile(r"manifests/(\d{8,18})-(\d{1,18})\.json")
 _SEGMENT = re.compile(r"segments/(\d{8,18})-\d{1,18}\.(parquet|faiss|ivf)")
 _TOMBSTONE = re.compile(r"tombstones/(\d{8,18})-\d{1,18}\.parquet")
 _FENCED = re.compile(r"(?:segments|tombstones)/\d{8,18}-(\d{1,18})\.(?:parquet|faiss|ivf)")
-_PART = re.compile(r"parts/([A-Za-z0-9_-]{1,100})/\d{6,18}-\d{1,18}\.parquet")
+_PART = re.compile(r"parts/([A-Za-z0-9_-]{1,100})/\d{6,18}-\d{1,18}(?:-[0-9a-f]{8})?\.parquet")
 _STAGING = re.compile(r"parts/([A-Za-z0-9_-]{1,100})/merge-\d{1,18}")
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
@@ -64,12 +65,15 @@ def tombstone_name(generation: int, fence: int) -> str:
     return f"{TOMBSTONES}/{generation:08d}-{fence}.parquet"
 
 
-def part_name(job_id: str, chunk: int, fence: int) -> str:
-    """Name the part file of a chunk. Raises ValueError for what cannot be part of a name."""
+def part_name(job_id: str, chunk: int, fence: int, run: bytes) -> str:
+    """Name the part file of a chunk's run, which has four bytes of its own.
+
+    Raises ValueError for what cannot be part of a name.
+    """
     directory = parts_name(job_id)
     if chunk < 0 or fence < 0:
         raise ValueError(f"Chunk {chunk} and fence {fence} must not be negative.")
-    return f"{directory}/{chunk:06d}-{fence}.parquet"
+    return f"{directory}/{chunk:06d}-{fence}-{run.hex()}.parquet"
 
 
 def parts_name(job_id: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -21,10 +22,10 @@ _LENGTH_TOLERANCE = 1e-3
 def write_part(index_prefix: Path, job_id: str, chunk: int, fence: int, part: Part) -> str:
     """Write a part file durably and atomically; return its name below the prefix.
 
-    The same chunk run again under the same fence replaces its file. Raises ValueError when
-    the vectors cannot be stored, StorageError when the storage fails.
+    No part is written over: a chunk that runs again has another one. Raises ValueError when the
+    vectors cannot be stored, StorageError when the storage fails.
     """
-    name = layout.part_name(job_id, chunk, fence)
+    name = layout.part_name(job_id, chunk, fence, secrets.token_bytes(4))
     _require_valid(part)
     table = ImageTable.from_part(part)
     path = index_prefix / name

@@ -1,7 +1,8 @@
-"""Part files: what may be in them and how they are replaced."""
+"""Part files: what may be in them and how they are named."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +19,22 @@ _FACTS = (make_facts("/a"), make_facts("/b"))
 def test_a_part_is_named_by_job_chunk_and_fence(tmp_path: Path) -> None:
     files = DirectoryIndexFiles(tmp_path)
     name = files.write_part("idx_20251114_123456_7f3a", 12, 3, make_part({"/ä": _A}, dim=6))
-    assert name == "parts/idx_20251114_123456_7f3a/000012-3.parquet"
+    assert re.fullmatch(r"parts/idx_20251114_123456_7f3a/000012-3-[0-9a-f]{8}\.parquet", name)
     assert files.read_part_paths(name) == ["/ä"]
-    assert [path.name for path in (tmp_path / name).parent.iterdir()] == ["000012-3.parquet"]
+    assert list((tmp_path / name).parent.iterdir()) == [tmp_path / name]
 
 
-def test_a_chunk_that_runs_again_replaces_its_part(tmp_path: Path) -> None:
+def test_a_chunk_that_runs_again_leaves_what_its_other_run_wrote(tmp_path: Path) -> None:
     files = DirectoryIndexFiles(tmp_path)
     first = files.write_part("job", 0, 1, make_part({"/a": _A}, dim=6))
     second = files.write_part("job", 0, 1, make_part({"/b": _B}, dim=6))
-    assert first == second
+    assert files.read_part_paths(first) == ["/a"]
     assert files.read_part_paths(second) == ["/b"]
+    older = f"{first.rpartition('-')[0]}.parquet"  # As it was named before.
+    (tmp_path / first).rename(tmp_path / older)
+    assert files.read_part_paths(older) == ["/a"]
+    files.remove_parts("job")
+    assert not list(tmp_path.rglob("*.parquet"))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +72,7 @@ def test_a_part_that_was_cut_is_found_out(tmp_path: Path, keep: int) -> None:
     name = files.write_part("job", 0, 1, make_part({"/a": _A}, dim=6))
     data = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(data[:keep])
-    with pytest.raises(CorruptIndex, match=r"000000-1\.parquet"):
+    with pytest.raises(CorruptIndex, match=r"000000-1-[0-9a-f]{8}\.parquet"):
         files.read_part_paths(name)
 
 
