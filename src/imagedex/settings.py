@@ -212,7 +212,7 @@ class SearchSettings(_Group):
         0.99,
         gt=0,
         le=1,
-        description="Share of the true best 10, and best 100, that inverted lists must find, as "
+        description="Share of the true best 10, 30 and 100 that inverted lists must find, as "
         "measured when they are made; where they do not, the segment is searched exactly.",
     )
 

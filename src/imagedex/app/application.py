@@ -201,7 +201,11 @@ class Application:
             raise missing_index(index_prefix, index.generation)
 
     def thumbnail(self, image_id: str, *, size: int, index_prefix: str | None = None) -> bytes:
-        """Return a JPEG of an indexed image, at most ``size`` pixels a side. Raises NotFound."""
+        """Return a JPEG of an indexed image, at most ``size`` pixels a side.
+
+        Raises NotFound for an image that the index has not; and what a query raises for an index
+        that cannot be opened.
+        """
         prefix = self._base.locations.resolve(index_prefix)
         image_path = self._searching.queries.path_of(prefix, image_id)
         if image_path is None:

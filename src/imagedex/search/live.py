@@ -181,12 +181,15 @@ class LiveIndex:
     def verify(self, *, should_stop: Callable[[], bool]) -> None:
         """Compare the large files of what is served with their checksums; log what is damaged.
 
+        Before, make what finds its images by their ids: both are work for the background.
+
         What can be made good is then served from a copy in memory. Where it cannot, nothing is
         served any more, and whoever asks is told why. Raises StorageError.
         """
         serving = self._serving
         if serving is None:
             return
+        serving.generation.prepare_ids()
         damaged = self._files.verify(serving.generation.manifest, should_stop=should_stop)
         for reason in damaged:
             _log.error(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -47,6 +48,11 @@ class ApproximateSearch:
     for exactly.
     """
 
+    # Of all segments of the process.
+    _copies: ClassVar = LruCache[Selection, CopiedRows](
+        max_entries=_MOST_COPIES, max_weight=_BYTES_OF_COPIES
+    )
+
     def __init__(self, ivf: IvfFile, depths: Sequence[SearchDepth], exact: ExactSearch) -> None:
         self._ivf = ivf
         self._depths = depths
@@ -55,9 +61,6 @@ class ApproximateSearch:
         self._listed_lock = threading.Lock()
         self._listed: WeakKeyDictionary[Selection, ListedRows] = WeakKeyDictionary()
         self._copying = threading.Lock()
-        self._copies = LruCache[Selection, CopiedRows](
-            max_entries=_MOST_COPIES, max_weight=_BYTES_OF_COPIES
-        )
 
     def best(
         self, queries: NDArray[np.float32], ks: Sequence[int], gone: NDArray[np.int64]

@@ -42,7 +42,7 @@ class IvfPolicy:
     """Which files a segment gets for searching, by its size."""
 
     min_rows: int = 50_000  # From here on inverted lists: faster, and not quite exact.
-    min_recall: float = 0.99  # At 10 and at 100; where it is not reached, search stays exact.
+    min_recall: float = 0.99  # At 10, 30 and 100; where it is not reached, search stays exact.
     # Smaller ones have the Parquet file alone, whose vectors are read into memory: adding a few
     # images writes their vectors once.
     flat_min_rows: int = 5_000
@@ -303,6 +303,10 @@ class OpenGeneration(Protocol):
         Costs up to a second for a million images; what is found is remembered for a while. Raises
         InvalidRequest for a filter that cannot be understood, CorruptIndex, StorageError.
         """
+        ...
+
+    def prepare_ids(self) -> None:
+        """Make what finds images by their ids, so that nobody waits for it: a second a million."""
         ...
 
     def path_of(self, image_id: str) -> str | None:

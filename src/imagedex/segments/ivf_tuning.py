@@ -109,9 +109,9 @@ class _Trial:
         return None
 
     def _reaches(self, recall: float) -> list[tuple[int, float]]:
-        """Return most lists and margins whose lists hold enough, those with the fewest rows first.
+        """Return numbers of lists, and margins, that hold enough; those with the fewest rows first.
 
-        None if no lists that may be read do.
+        Empty if all lists that may be read do not.
         """
         reaches = []
         probes = _LEAST_LISTS_READ

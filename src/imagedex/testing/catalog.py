@@ -464,6 +464,33 @@ class CatalogContract:
         store(1, "/e", 10)
         assert like(10) == ["/e"]
 
+    def test_contents_are_found_though_those_of_another_index_went_away(
+        self, catalog: Catalog, index_id: int
+    ) -> None:
+        other = catalog.ensure_index(Path("/indexes/other")).index_id
+        stamp = make_facts("/a").stamp
+        self.publish(index_id, 1, "/a")
+        self.publish(other, 1, "/b /c")
+        assert len(catalog.contents_like(index_id, stamp)) == 1
+        with self._kept_database.transaction() as transaction:
+            catalog.forget_images(transaction, other, ["/c"])
+        self.publish(index_id, 2, "/d")
+        assert len(catalog.contents_like(index_id, stamp)) == 2
+        with self._kept_database.transaction() as transaction:
+            catalog.forget_index(transaction, other)
+        self.publish(index_id, 3, "/e /f")
+        assert len(catalog.contents_like(index_id, stamp)) == 4
+
+    def test_contents_that_are_left_are_found_among_many_that_went_away(
+        self, catalog: Catalog, index_id: int
+    ) -> None:
+        paths = [f"/{number}" for number in range(300)]
+        self.publish(index_id, 1, " ".join(paths))
+        stamp = replace(make_facts("/a").stamp, mtime_ns=7)
+        assert len(catalog.contents_like(index_id, stamp)) > 50
+        self.publish(index_id, 2, removed=" ".join(paths[:299]))
+        assert [c.image_path for c in catalog.contents_like(index_id, stamp)] == paths[299:]
+
     def test_what_is_rolled_back_was_never_there(self, catalog: Catalog, index_id: int) -> None:
         self.publish(index_id, 1, "/a")
         with pytest.raises(ZeroDivisionError):

@@ -8,7 +8,7 @@ from pathlib import Path
 import structlog
 
 from imagedex.catalog import Catalog
-from imagedex.core.errors import Conflict, CorruptIndex, NotFound
+from imagedex.core.errors import Conflict, CorruptIndex, LeaseLost, NotFound
 from imagedex.core.times import at_most_every, utc_now
 from imagedex.indexing import IndexLocations, IndexTurns
 from imagedex.jobs import Job, JobKind, JobRun, JobStore, NewJob, Priority
@@ -94,6 +94,8 @@ class SnapshotJobs:
             made = snapshots.create(
                 name, checkpoint=at_most_every(_LOOK_UP_SECONDS, run.require_going_on)
             )
+        except LeaseLost:
+            raise  # It is a conflict, too, but of another kind.
         except Conflict:
             made = snapshots.get(name)
             begun = job.created_at.replace(microsecond=job.created_at.microsecond // 1000 * 1000)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import threading
 from datetime import UTC, datetime
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from imagedex.core.errors import Conflict, CorruptIndex, InvalidRequest, NotFound
+from imagedex.core.errors import Conflict, CorruptIndex, InvalidRequest, LeaseLost, NotFound
 from imagedex.jobs import Job, JobStatus
 from imagedex.segments import DirectoryIndexFiles, Snapshot, snapshots
-from imagedex.upkeep import Doctor, snapshot_jobs
+from imagedex.upkeep import Doctor, Snapshots, snapshot_jobs
 from support.controller import Controller
 
 NAMES = ["black.png", "blue.png", "green.png", "red.png", "white.png", "yellow.png"]
@@ -183,3 +184,19 @@ def test_a_snapshot_that_is_being_made_can_be_cancelled(
     folder = controller.prefix.parent
     assert [path for path in folder.rglob("*kept*") if path.is_dir()] == []
     assert _create(controller, "kept") == "kept"
+
+
+def test_a_lease_that_ran_out_while_a_snapshot_was_made_is_not_taken_for_its_name(
+    controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, _ = controller.snapshots.create("kept")
+    _complete(controller, job)
+    controller.snapshots.delete("kept")
+
+    def lose_the_lease(*_: Any, **__: Any) -> Any:
+        raise LeaseLost("It was not renewed in time.")
+
+    monkeypatch.setattr(Snapshots, "create", lose_the_lease)
+    run: Any = SimpleNamespace(lease=SimpleNamespace(job=job), require_going_on=None)
+    with pytest.raises(LeaseLost):
+        controller.snapshots.run_snapshot(run)

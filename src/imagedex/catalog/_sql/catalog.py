@@ -386,7 +386,7 @@ class SqlCatalog:
         connection = transaction.connection
         _recorded_generation(connection, index_id)
         connection.execute(delete(images).where(images.c.index_id == index_id))
-        transaction.after_commit(lambda: self._sizes.forget(index_id))
+        transaction.after_commit(self._sizes.forget)
         connection.execute(delete(missing_images).where(missing_images.c.index_id == index_id))
         self.end_move(transaction, index_id)
         connection.execute(
@@ -397,7 +397,7 @@ class SqlCatalog:
 
     def _tally(self, transaction: Transaction, index_id: int) -> Tally:
         tally = Tally(transaction.connection, index_id)
-        transaction.after_commit(lambda: self._sizes.look_again(index_id, tally.touched))
+        transaction.after_commit(lambda: self._sizes.look_again(tally.touched))
         return tally
 
 

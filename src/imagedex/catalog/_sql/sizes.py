@@ -3,7 +3,7 @@
 A scan looks up the size of each new file, since only a file of the same size can be a copy of an
 image that is indexed. The sizes of photos follow no order: in an index of the database a thousand
 new ones touched nearly a thousand pages, each written twice. Here they take 24 bytes an image, and
-a million are read in two seconds when the first is asked for.
+a million are read in two seconds when the first is asked for (decision 19).
 
 What is found may be out of date, as after a change by another process. So whoever asks looks the
 images up, and what is missed costs an image to be embedded once more.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,16 +32,16 @@ _RECENT_SHARE = 0.1  # Of the others; then they are merged.
 # the index keeps SQLite from going by that in the place of the keys.
 _COLUMNS = """
 SELECT json_group_array(image_key), json_group_array(size), json_group_array(ifnull(mtime_ns, 0))
-FROM images WHERE +index_id = ? AND size IS NOT NULL AND
+FROM images WHERE +index_id = ? AND state = 'indexed' AND size IS NOT NULL AND
 """
 _IN_RANGE = _COLUMNS + "image_key > ? AND image_key <= ?"
 
 
 class ContentSizes:
-    """The sizes of the images of all indexes. Safe to use from several threads."""
+    """The sizes of the indexed images of all indexes. Safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # Never held while something is read.
         self._columns: dict[int, _SizeColumn] = {}
 
     def keys_like(
@@ -49,24 +49,25 @@ class ContentSizes:
     ) -> list[int]:
         """Return keys of images whose files may have the size; those of the mtime come first.
 
-        At most twice ``most``. The connection reads what is committed.
+        At most twice ``most``. The connection has read nothing yet in its transaction.
         """
         with self._lock:
             column = self._columns.setdefault(index_id, _SizeColumn(index_id))
-            column.catch_up(connection)
-            return column.keys_like(stamp, most)
+        return column.keys_like(connection, stamp, most)
 
-    def look_again(self, index_id: int, keys: Iterable[int]) -> None:
+    def look_again(self, keys: Collection[int]) -> None:
         """Know that these images are changed or gone. Call it when that is committed."""
+        if not keys:
+            return
         with self._lock:
-            column = self._columns.get(index_id)
-            if column is not None:
+            # The key of an image of one index may be given to one of another.
+            for column in self._columns.values():
                 column.look_again(keys)
 
-    def forget(self, index_id: int) -> None:
-        """Know that all images of an index are gone."""
+    def forget(self) -> None:
+        """Know that all images of an index are gone, whose keys others may be given."""
         with self._lock:
-            self._columns.pop(index_id, None)
+            self._columns.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,25 +79,26 @@ class _Block:
     keys: NDArray[np.int64]
 
     @classmethod
-    def of_rows(cls, answers: Iterable[Any]) -> _Block:
-        """Take what ``_COLUMNS`` gives, each answer a row of JSON; in no order yet."""
-        columns: list[list[NDArray[np.int64]]] = [[], [], []]
-        for answer in answers:
-            for pieces, text in zip(columns, answer.fetchone(), strict=True):
-                pieces.append(np.array(json.loads(text), dtype=np.int64))
-        keys, sizes, mtimes = (np.concatenate(pieces) for pieces in columns)
-        return cls(sizes, mtimes, keys)
+    def of(cls, columns: Iterable[Any]) -> _Block:
+        """Take lists of JSON as ``_COLUMNS`` gives them, in no order."""
+        keys, sizes, mtimes = (np.array(json.loads(text), dtype=np.int64) for text in columns)
+        return _EMPTY.with_all([cls(sizes, mtimes, keys)])
 
-    def merged(self, other: _Block) -> _Block:
-        """Return both, of an image that is in both what ``other`` has of it."""
-        left = ~np.isin(self.keys, other.keys)
-        sizes = np.concatenate([self.sizes[left], other.sizes])
-        mtimes = np.concatenate([self.mtimes[left], other.mtimes])
-        keys = np.concatenate([self.keys[left], other.keys])
+    def with_all(self, others: Iterable[_Block]) -> _Block:
+        """Return the images of this and of all others."""
+        blocks = [self, *others]
+        sizes = np.concatenate([block.sizes for block in blocks])
+        mtimes = np.concatenate([block.mtimes for block in blocks])
         order = np.lexsort((mtimes, sizes))
+        keys = np.concatenate([block.keys for block in blocks])
         return _Block(sizes[order], mtimes[order], keys[order])
 
-    def of(self, stamp: FileStamp, most: int) -> tuple[list[int], list[int]]:
+    def without(self, keys: Collection[int]) -> _Block:
+        """Return all but some images."""
+        left = ~np.isin(self.keys, np.fromiter(keys, dtype=np.int64, count=len(keys)))
+        return self if left.all() else _Block(self.sizes[left], self.mtimes[left], self.keys[left])
+
+    def like(self, stamp: FileStamp, most: int) -> tuple[list[int], list[int]]:
         """Return keys of this size and mtime, and keys of this size; at most so many of each."""
         first, last = np.searchsorted(self.sizes, [stamp.size, stamp.size + 1])
         mtimes = self.mtimes[first:last]
@@ -109,42 +111,60 @@ _EMPTY = _Block(*(np.empty(0, dtype=np.int64) for _ in range(3)))
 
 
 class _SizeColumn:
-    """The sizes of one index's images. The caller has a lock."""
+    """The sizes of one index's images."""
 
     def __init__(self, index_id: int) -> None:
         self._index_id = index_id
+        self._reading = threading.Lock()
         self._settled = _EMPTY
         self._recent = _EMPTY
         self._last_key = 0
         self._again: set[int] = set()
+        self._again_lock = threading.Lock()
 
-    def look_again(self, keys: Iterable[int]) -> None:
-        self._again.update(keys)
+    def look_again(self, keys: Collection[int]) -> None:
+        with self._again_lock:
+            self._again.update(keys)
 
-    def catch_up(self, connection: Connection) -> None:
+    def keys_like(self, connection: Connection, stamp: FileStamp, most: int) -> list[int]:
+        with self._reading:
+            self._catch_up(connection)
+            found = [block.like(stamp, most) for block in (self._settled, self._recent)]
+        exact = [key for some, _ in found for key in some]
+        return list(dict.fromkeys(exact + [key for _, some in found for key in some]))[: 2 * most]
+
+    def _catch_up(self, connection: Connection) -> None:
         """Read what came since the last time, and what is to be read again."""
+        # Before anything is read: so what is read is at least as new as these changes.
+        with self._again_lock:
+            again, self._again = self._again, set()
+        try:
+            self._read_all(connection, again)
+        except BaseException:
+            self.look_again(again)
+            raise
+
+    def _read_all(self, connection: Connection, again: Collection[int]) -> None:
         # Straight to the driver: through SQLAlchemy it takes as long again, for each new file.
         driver: Any = connection.connection.driver_connection
         highest = driver.execute("SELECT max(image_key) FROM images").fetchone()[0] or 0
-        rows = [
-            driver.execute(_IN_RANGE, (self._index_id, first, min(highest, first + _KEYS_AT_ONCE)))
-            for first in range(self._last_key, highest, _KEYS_AT_ONCE)
-        ]
-        for keys in in_batches(self._again, MAX_PARAMETERS):
-            marks = ",".join("?" * len(keys))
-            rows.append(
-                driver.execute(f"{_COLUMNS} image_key IN ({marks})", (self._index_id, *keys))
-            )
+        if highest == self._last_key and not again:
+            return
+        new = [_Block.of(columns) for columns in self._read(driver, highest, again)]
+        recent = self._recent.without(again).with_all(new)
+        self._settled = self._settled.without(again)
+        if len(recent.keys) > max(_LEAST_MERGED, _RECENT_SHARE * len(self._settled.keys)):
+            self._settled, recent = self._settled.with_all([recent]), _EMPTY
+        self._recent = recent
         # The key of the last image may be given anew when that is deleted.
         self._last_key = highest
-        self._again.clear()
-        if rows:
-            self._recent = self._recent.merged(_Block.of_rows(rows))
-        if len(self._recent.keys) > max(_LEAST_MERGED, _RECENT_SHARE * len(self._settled.keys)):
-            self._settled = self._settled.merged(self._recent)
-            self._recent = _EMPTY
 
-    def keys_like(self, stamp: FileStamp, most: int) -> list[int]:
-        found = [block.of(stamp, most) for block in (self._settled, self._recent)]
-        exact = [key for some, _ in found for key in some]
-        return list(dict.fromkeys(exact + [key for _, some in found for key in some]))[: 2 * most]
+    def _read(self, driver: Any, highest: int, again: Collection[int]) -> Iterator[Any]:
+        for first in range(self._last_key, highest, _KEYS_AT_ONCE):
+            values = (self._index_id, first, min(highest, first + _KEYS_AT_ONCE))
+            yield driver.execute(_IN_RANGE, values).fetchone()
+        # What is above the last key was read just now.
+        for keys in in_batches((key for key in again if key <= self._last_key), MAX_PARAMETERS):
+            marks = ",".join("?" * len(keys))
+            statement = f"{_COLUMNS} image_key IN ({marks})"
+            yield driver.execute(statement, (self._index_id, *keys)).fetchone()
