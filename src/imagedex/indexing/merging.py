@@ -110,11 +110,23 @@ class Merger:
             numbers = frozenset(segment.number for segment in manifest.segments)
             _require_space(index_prefix, manifest, numbers)
             self._publisher.merge(run.lease, index_prefix, numbers, run.require_going_on)
+            self._merge_what_came(run, index_prefix)
         if not job.is_planned:
             self._jobs.save_plan(
                 run.lease, (), total_images=images, settled_images=images, failures=()
             )
         self._publisher.sweep_generations(index_prefix)
+
+    def _merge_what_came(self, run: JobRun, index_prefix: Path) -> None:
+        """Merge the small segments that other jobs have published during a rebuild.
+
+        They left them alone, and each of them costs every query.
+        """
+        manifest = self._publisher.current(index_prefix)
+        due = due_segments(manifest, self._policy) if manifest else frozenset[int]()
+        if manifest is None or not due or len(due) == len(manifest.segments):
+            return
+        self._publisher.merge(run.lease, index_prefix, due, run.require_going_on)
 
 
 def new_rebuild(

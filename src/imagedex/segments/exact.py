@@ -19,8 +19,8 @@ from imagedex.segments._faiss import FaissFile
 from imagedex.segments._faiss_half import HalfPrecisionCopy
 from imagedex.segments.selections import Selection
 
-# Below, a pass takes a millisecond anyway; above, the copy would take a gigabyte.
-_ROWS_WITH_COPY = range(5_000, 500_001)
+# Below, a pass takes half a millisecond anyway; above, the copy would take a gigabyte.
+_ROWS_WITH_COPY = range(1_500, 500_001)
 # One pass of Faiss for so many queries costs less than a scan of the copy for each of them.
 _QUERIES_OVER_COPY = 4
 _SPARE_ROWS = 64  # Asked for beside k, so that the worst of them lies clearly below the k-th.
@@ -164,17 +164,30 @@ class ExactSearch:
         Each score is computed in float64 and rounded once, by itself: equal vectors have equal
         scores wherever they lie.
         """
-        if len(rows) > k:
-            # In float32 first: only what can be among the best is computed in float64.
-            blocks = [self._file.take(block) @ query for block in _blocks(rows)]
-            rough = np.concatenate(blocks)
-            rows = rows[rough >= np.partition(rough, -k)[-k] - 2 * _summing_error(query)]
         exact_query = query.astype(np.float64)
-        scores = [
-            (self._file.take(block).astype(np.float64) * exact_query).sum(axis=1)
-            for block in _blocks(rows)
-        ]
+        if len(rows) <= _ROWS_AT_ONCE_GATHERED:
+            vectors = self._file.take(rows)
+            if len(rows) > k:
+                near = _near_the_best(vectors @ query, query, k)
+                rows, vectors = rows[near], vectors[near]
+            scores = [(vectors.astype(np.float64) * exact_query).sum(axis=1)]
+        else:
+            if len(rows) > k:
+                blocks = [self._file.take(block) @ query for block in _blocks(rows)]
+                rows = rows[_near_the_best(np.concatenate(blocks), query, k)]
+            scores = [
+                (self._file.take(block).astype(np.float64) * exact_query).sum(axis=1)
+                for block in _blocks(rows)
+            ]
         return _k_best(ScoredRows(rows, np.concatenate(scores).astype(np.float32)), k)
+
+
+def _near_the_best(
+    rough: NDArray[np.float32], query: NDArray[np.float32], k: int
+) -> NDArray[np.bool_]:
+    """Mark what can be among the best ``k``, by sums in float32: the others need no float64."""
+    near: NDArray[np.bool_] = rough >= np.partition(rough, -k)[-k] - 2 * _summing_error(query)
+    return near
 
 
 class CopiedRows:

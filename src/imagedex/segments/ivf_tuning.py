@@ -20,8 +20,10 @@ from imagedex.segments._faiss import FaissFile
 from imagedex.segments._faiss_ivf import IvfFile, NearLists, training_rows
 from imagedex.segments.records import ANY_MARGIN, ANY_NEARNESS, SearchDepth
 
-_QUERIES_OF_A_KIND = 100
-_IS_LIKE_TEXT = np.repeat([False, True], _QUERIES_OF_A_KIND)
+# Of the first kind more, since a list or two decide what each of them finds, and they cost little.
+_ROWS_ASKED_WITH = 400
+_TEXTS_ASKED_WITH = 100
+_IS_LIKE_TEXT = np.repeat([False, True], [_ROWS_ASKED_WITH, _TEXTS_ASKED_WITH])
 _TEXT_LIKENESS = 0.3
 _CANDIDATES_PER_RESULT = (2, 3, 4, 6, 10)
 _LEAST_LISTS_READ = 8
@@ -30,6 +32,8 @@ _MOST_LISTS_READ = 0.5  # Beyond this share exact search is as fast.
 # not tell rows apart.
 _MISSED_BY_LISTS = (0.9, 0.6, 0.3)
 _MARGIN_STEP = 1e-4
+# Lists that lie closer behind the nearest cost little, and some of these queries are not all.
+_LEAST_MARGIN = 0.02
 _SHARE_OF_GAP = 0.2
 # How much less may be missed than is asked for, since these queries are but some.
 _SPARE_RECALL = 0.25
@@ -57,9 +61,10 @@ def tune(ivf: IvfFile, flat: FaissFile, *, ks: tuple[int, ...], recall: float) -
     is_near = glance.scores[:, 0] >= nearness
     near_lists = NearLists(glance.scores[is_near], glance.numbers[is_near])
     lists = ivf.nearest(queries, max(_LEAST_LISTS_READ, int(ivf.lists * _MOST_LISTS_READ)))
+    best_rows = flat.best(queries, min(max(ks) + 1, flat.rows))[1]
     depths: list[SearchDepth] = []
     for k in ks:
-        truth = _others(flat.best(queries, min(k + 1, flat.rows))[1], own_rows, k)
+        truth = _others(best_rows[:, : k + 1], own_rows, k)
         trial = _Trial(ivf, queries, own_rows, truth, _IS_LIKE_TEXT, lists)
         for_all = trial.depth(ANY_NEARNESS, recall)
         if for_all is None:
@@ -135,6 +140,7 @@ class _Trial:
             margin = max(
                 float(np.quantile(behind[kind], share, method="higher")) for kind in self._kinds
             )
+            margin = max(margin, _LEAST_MARGIN)
             if math.isfinite(margin):
                 yield round((math.floor(margin / _MARGIN_STEP) + 1) * _MARGIN_STEP, 6)
         yield ANY_MARGIN
@@ -163,15 +169,14 @@ def _queries(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray
     is_unseen = np.ones(len(vectors), dtype=bool)
     is_unseen[training_rows(len(vectors))] = False
     unseen = np.flatnonzero(is_unseen)
-    if len(unseen) < 2 * _QUERIES_OF_A_KIND:
+    if len(unseen) < len(_IS_LIKE_TEXT):
         unseen = np.arange(len(vectors))
-    rows = chance.choice(unseen, 2 * _QUERIES_OF_A_KIND)
+    rows = chance.choice(unseen, len(_IS_LIKE_TEXT))
     queries = vectors[rows].astype(np.float32)
-    noise = chance.standard_normal((_QUERIES_OF_A_KIND, vectors.shape[1]), dtype=np.float32)
+    noise = chance.standard_normal((_TEXTS_ASKED_WITH, vectors.shape[1]), dtype=np.float32)
     noise /= np.linalg.norm(noise, axis=1, keepdims=True)
-    like_texts = queries[_QUERIES_OF_A_KIND:]
-    like_texts *= _TEXT_LIKENESS
-    like_texts += (1 - _TEXT_LIKENESS**2) ** 0.5 * noise
+    queries[_IS_LIKE_TEXT] *= _TEXT_LIKENESS
+    queries[_IS_LIKE_TEXT] += (1 - _TEXT_LIKENESS**2) ** 0.5 * noise
     return queries, rows
 
 
