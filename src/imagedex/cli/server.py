@@ -16,6 +16,7 @@ from imagedex.app import Application, build_application
 from imagedex.cli.http_protocol import BoundedHttpProtocol
 from imagedex.cli.listener import cannot_listen
 from imagedex.cli.output import write_note
+from imagedex.cli.signals import endings_put_off
 from imagedex.core.long_lived import spare_long_lived_objects
 from imagedex.settings import ServerSettings, Settings
 from imagedex.web import add_pages
@@ -92,7 +93,8 @@ def _serve(application: Application, listener: socket.socket, server: ServerSett
         )
     url_host = f"[{host}]" if ":" in host else host
     _log.info("listening", url=f"http://{url_host}:{port}")
-    spare_long_lived_objects()
+    with endings_put_off():
+        spare_long_lived_objects()
     uvicorn.Server(config).run(sockets=[listener])
 
 
