@@ -74,6 +74,16 @@ class Merger:
             return
         if self._is_rebuilding(job.index_id):
             return  # It would have to begin anew if its segments went away.
+        self._merge_some(publisher, lease, index_prefix, manifest, due)
+
+    def _merge_some(
+        self,
+        publisher: Publisher,
+        lease: Lease,
+        index_prefix: Path,
+        manifest: Manifest,
+        due: frozenset[int],
+    ) -> None:
         try:
             _require_space(index_prefix, manifest, due)
             publisher.merge(lease, index_prefix, due)
@@ -126,7 +136,8 @@ class Merger:
         due = due_segments(manifest, self._policy) if manifest else frozenset[int]()
         if manifest is None or not due or len(due) == len(manifest.segments):
             return
-        self._publisher.merge(run.lease, index_prefix, due, run.require_going_on)
+        # Where that fails the rebuild need not begin anew.
+        self._merge_some(self._publisher, run.lease, index_prefix, manifest, due)
 
 
 def new_rebuild(

@@ -48,7 +48,7 @@ class ApproximateSearch:
     for exactly.
     """
 
-    # Of all segments of the process.
+    # Of all segments of the process; they hold none of these.
     _copies: ClassVar = LruCache[Selection, CopiedRows](
         max_entries=_MOST_COPIES, max_weight=_BYTES_OF_COPIES
     )
@@ -97,7 +97,7 @@ class ApproximateSearch:
         copy_bytes = selection.count * copied_bytes_per_row(queries.shape[1])
         if selection.count > _FEW_ROWS and copy_bytes <= _BYTES_OF_A_COPY:
             copy = self._copy_of(selection)
-            return [copy.best(query, k) for query, k in zip(queries, ks, strict=True)]
+            return [copy.best(self._exact, query, k) for query, k in zip(queries, ks, strict=True)]
         found: list[ScoredRows | None] = [None] * len(ks)
         if selection.count > _FEW_ROWS:
             found = self._found_among(queries, ks, self._listed_rows(selection), selection.share)

@@ -193,26 +193,29 @@ def _near_the_best(
 class CopiedRows:
     """Some rows of a segment, with a copy in half precision of their own.
 
-    Safe to call from several threads.
+    Safe to call from several threads. It does not hold the segment, whose files it would keep on
+    the disk when they are swept.
     """
 
     def __init__(self, exact: ExactSearch, rows: NDArray[np.int64]) -> None:
         """Read the vectors of these rows, which rise. Raises StorageError."""
-        self._exact = exact
         self._rows = rows
         vectors = exact.take(rows)
         self._copy = HalfPrecisionCopy(vectors)
         self.bytes = len(rows) * copied_bytes_per_row(vectors.shape[1])
 
-    def best(self, query: NDArray[np.float32], k: int) -> ScoredRows:
-        """Return the best ``k`` of them and all that equal the last; as :class:`ExactSearch`."""
+    def best(self, exact: ExactSearch, query: NDArray[np.float32], k: int) -> ScoredRows:
+        """Return the best ``k`` of them and all that equal the last, with their exact scores.
+
+        ``exact`` is of the segment.
+        """
         scores, places = self._copy.best(query, k + _SPARE_ROWS)
-        found = self._exact.best_among(query, self._rows[places], k)
+        found = exact.best_among(query, self._rows[places], k)
         if len(places) == len(self._rows):
             return found
         if _is_below(scores[-1] + self._copy.error(query), found.scores):
             return found
-        return self._exact.best_among(query, self._rows, k)
+        return exact.best_among(query, self._rows, k)
 
 
 def copied_bytes_per_row(dim: int) -> int:

@@ -12,7 +12,14 @@ import pytest
 from imagedex.core.errors import Conflict, StorageError
 from imagedex.core.images import RowLocation
 from imagedex.database import Transaction
-from imagedex.indexing import IndexTurns, MergePolicy, Reconciler, new_rebuild, publishing
+from imagedex.indexing import (
+    IndexTurns,
+    MergePolicy,
+    Reconciler,
+    merging,
+    new_rebuild,
+    publishing,
+)
 from imagedex.jobs import Job, JobKind, JobStatus, Priority
 from imagedex.segments import DirectoryIndexFiles, Manifest, Merge
 from imagedex.segments.merging import PreparedMerge
@@ -320,8 +327,17 @@ def test_much_change_leaves_a_rebuild_to_a_job_of_its_own(
     _require_sound(controller)
 
 
+def _no_space(*_: object) -> None:
+    raise StorageError("There is no room.")
+
+
+@pytest.mark.parametrize("has_room", [True, False])
 def test_small_segments_are_not_merged_under_a_rebuild_but_at_its_end(
-    tmp_path: Path, gate: Gate, request: pytest.FixtureRequest
+    tmp_path: Path,
+    gate: Gate,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    has_room: bool,
 ) -> None:
     def files_of(index_prefix: Path) -> DirectoryIndexFiles:
         files = _GatedFiles(index_prefix)
@@ -339,9 +355,13 @@ def test_small_segments_are_not_merged_under_a_rebuild_but_at_its_end(
     for number in range(5, 8):
         _notify(controller, controller.paint(f"{number}.png", "green"))
     assert len(_manifest(controller).segments) == 5
+    if not has_room:  # For the second merge: what was rebuilt stands nevertheless.
+        monkeypatch.setattr(merging, "_require_space", _no_space)
     gate.open()
     _complete(controller, rebuild)
-    assert sorted(segment.rows for segment in _manifest(controller).segments) == [3, 5]
+    rows = sorted(segment.rows for segment in _manifest(controller).segments)
+    assert rows == ([3, 5] if has_room else [1, 1, 1, 5])
+    monkeypatch.undo()
     _notify(controller, controller.paint("8.png", "green"))
     assert len(_manifest(controller).segments) == 2
     assert len(controller.find("any")) == 9

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -287,6 +289,17 @@ def test_some_thousand_rows_are_compared_exactly_in_a_copy_that_is_made_once(
             assert sorted(one.rows) == sorted(true.rows)
             assert sorted(one.scores) == sorted(true.scores)
     assert reads == [marked.sum()]
+
+
+def test_a_copy_does_not_hold_the_files_of_its_segment(lists: _Lists) -> None:
+    exact = ExactSearch(FaissFile.build(lists.vectors))
+    search = ApproximateSearch(lists.ivf, (), exact)
+    selection = Selection(np.arange(lists.rows) < 3000)
+    search.best_selected(_queries(lists)[:1], [10], selection)
+    reference = weakref.ref(exact)
+    del search, exact
+    gc.collect()
+    assert reference() is None
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9])
