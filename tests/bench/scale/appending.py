@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import statistics
-import threading
 import time
 from collections.abc import Sequence
-from typing import Self
 
+from bench.background import Background
 from bench.figures import Bench
 from bench.scale.library import Library
 
@@ -34,24 +33,15 @@ def append(bench: Bench, libraries: Sequence[Library]) -> None:
     bench.at_most("slowest append, against the fastest", max(medians) / min(medians), "times", 1.5)
 
 
-class Asking:
+class Asking(Background):
     """Another thread that asks one query after the other."""
 
     def __init__(self, library: Library) -> None:
+        super().__init__()
         self._library = library
-        self._is_done = threading.Event()
-        self._thread = threading.Thread(target=self._ask)
         self.longest_seconds = 0.0
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_done.set()
-        self._thread.join()
-
-    def _ask(self) -> None:
+    def _run(self) -> None:
         number = 100_000_000
         while not self._is_done.wait(0.005):
             number += 1

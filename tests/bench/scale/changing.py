@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import httpx
 import numpy as np
 import psutil
 from PIL import Image
 
+from bench.background import Background
 from bench.figures import Bench
 from bench.scale.library import Library
 from bench.scale.serving import server_on
@@ -95,25 +95,16 @@ class _Answers:
         return float(np.percentile(self.seconds, percentile)) * 1000
 
 
-class _Appending:
+class _Appending(Background):
     """A thread that makes pictures and has them indexed, some at a time."""
 
     def __init__(self, server: ServerProcess, photos: Path) -> None:
+        super().__init__()
         self._server = server
         self._photos = photos
-        self._is_done = threading.Event()
-        self._thread = threading.Thread(target=self._append)
         self.appended = 0
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_done.set()
-        self._thread.join()
-
-    def _append(self) -> None:
+    def _run(self) -> None:
         chance = np.random.default_rng(3)
         with self._server.client() as client:
             while not self._is_done.wait(_SECONDS_BETWEEN_APPENDS):
@@ -129,49 +120,33 @@ class _Appending:
                 self.appended += len(paths)
 
 
-class _Waiting:
+class _Waiting(Background):
     """A thread that waits for the end of a job."""
 
     def __init__(self, server: ServerProcess, job_id: str) -> None:
+        super().__init__()
         self._server = server
         self._job_id = job_id
-        self._thread = threading.Thread(target=self._wait)
         self.status: dict[str, object] = {"status": "not known"}
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.join()
 
     @property
     def is_over(self) -> bool:
         """Whether it has ended, or nobody waits any more."""
         return not self._thread.is_alive()
 
-    def _wait(self) -> None:
+    def _run(self) -> None:
         with self._server.client() as client:
             self.status = wait_for_job(client, self._job_id, seconds=7200, pause_seconds=0.5)
 
 
-class _PeakMemory:
+class _PeakMemory(Background):
     """Watches the resident memory of a process."""
 
     def __init__(self, pid: int) -> None:
+        super().__init__()
         self._process = psutil.Process(pid)
-        self._is_done = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
         self.peak = 0
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
+    def _run(self) -> None:
         while not self._is_done.wait(0.05):
             self.peak = max(self.peak, self._process.memory_info().rss)
