@@ -55,12 +55,12 @@ def _measure(bench: Bench, libraries: Sequence[Library], wanted: Sequence[str]) 
     for library in libraries:
         library.make()
     *smaller, whole = libraries
-    if "rebuild" in wanted:
-        changing.rebuild(bench, whole)
     for library in smaller:
         library.merge()
     if max(segment.rows for segment in whole.manifest.segments) < whole.rows:
         whole.merge()  # Not because of some appended ones: it takes ten minutes.
+    if "rebuild" in wanted:
+        changing.rebuild(bench, whole)
     measurements: dict[str, Callable[[], None]] = {
         "search": lambda: searching.search(bench, whole),
         "filters": lambda: searching.search_with_filters(bench, whole),
