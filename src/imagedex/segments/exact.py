@@ -1,7 +1,7 @@
 """Exact search: the best rows of a segment, with scores as if each vector had been compared.
 
 The time goes into reading the vectors from memory. So a few queries are looked up in a copy in
-half precision; many that came together, and all in small segments, in one pass of Faiss over the
+half precision; many that came together, and all in tiny segments, in one pass of Faiss over the
 vectors themselves. Both are a little wrong, by no more than a known error; what they find counts
 only where that proves that nothing is missing, and every vector is compared where it does not
 (docs/decisions/0003-parquet-and-faiss-segments.md has figures).
@@ -19,8 +19,8 @@ from imagedex.segments._faiss import FaissFile
 from imagedex.segments._faiss_half import HalfPrecisionCopy
 from imagedex.segments.selections import Selection
 
-# Below, a pass takes half a millisecond anyway; above, the copy would take a gigabyte.
-_ROWS_WITH_COPY = range(1_500, 500_001)
+# Below, either takes a tenth of a millisecond; above, the copy would take a gigabyte.
+_ROWS_WITH_COPY = range(250, 500_001)
 # One pass of Faiss for so many queries costs less than a scan of the copy for each of them.
 _QUERIES_OVER_COPY = 4
 _SPARE_ROWS = 64  # Asked for beside k, so that the worst of them lies clearly below the k-th.

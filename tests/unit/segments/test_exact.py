@@ -17,6 +17,7 @@ from imagedex.segments.durable import HashingFile
 from imagedex.segments.exact import ExactSearch
 
 _DIM = 4
+_ROWS_FOR_TWO_THREADS = 10_000
 
 
 @pytest.fixture(autouse=True, params=[range(0), range(1, 2000)], ids=["no copy", "copy"])
@@ -100,7 +101,7 @@ def test_vectors_that_lie_apart_are_found_without_comparing_all(
 
 
 def test_many_copies_share_one_thread_for_each_core() -> None:
-    vectors = _unit_vectors(1000)
+    vectors = _unit_vectors(_ROWS_FOR_TWO_THREADS)
     HalfPrecisionCopy(vectors).best(vectors[0], 10)
     tasks = Path("/proc/self/task")
     before = len(list(tasks.iterdir()))
@@ -112,11 +113,12 @@ def test_many_copies_share_one_thread_for_each_core() -> None:
 
 
 def test_copies_answer_several_threads_at_once() -> None:
-    vectors = _unit_vectors(1000)
+    vectors = _unit_vectors(_ROWS_FOR_TWO_THREADS)
     copies = [HalfPrecisionCopy(vectors), HalfPrecisionCopy(vectors[::-1])]
+    last = len(vectors) - 1
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda i: copies[i % 2].best(vectors[i], 1)[1][0], range(1000)))
-    assert found == [i if i % 2 == 0 else 999 - i for i in range(1000)]
+        found = list(pool.map(lambda i: copies[i % 2].best(vectors[i], 1)[1][0], range(500)))
+    assert found == [i if i % 2 == 0 else last - i for i in range(500)]
 
 
 def test_vectors_that_are_not_aligned_in_memory_are_searched_alike(tmp_path: Path) -> None:
