@@ -222,8 +222,9 @@ class Publisher:
         """
         files = self._files_of(index_prefix)
         index_id = lease.job.index_id
-        paths = [path for part in parts for path in files.read_part_paths(part)]
-        removed = self._locations(index_prefix, index_id, gone + paths)
+        # Read before the transaction: a share that hangs must not hold up all writers.
+        facts = [one for part in parts for one in files.read_part_facts(part)]
+        removed = self._locations(index_prefix, index_id, [*gone, *(f.image_path for f in facts)])
         self._jobs.renew(lease)
         manifest = None
         rows: list[tuple[RowLocation, ImageFacts]] = []
@@ -241,9 +242,10 @@ class Publisher:
                     removed=removed,
                 )
             )
-            new = [e for e in manifest.segments if e.generation == manifest.generation]
-            # Read before the transaction: a share that hangs must not hold up all writers.
-            rows = [row for entry in new for row in files.read_facts(entry)]
+            new = [e.number for e in manifest.segments if e.generation == manifest.generation]
+            rows = [
+                (RowLocation(number, row), one) for number in new for row, one in enumerate(facts)
+            ]
         with self._database.transaction() as transaction:
             self._jobs.assert_held(transaction, lease)
             record(transaction)

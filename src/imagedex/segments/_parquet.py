@@ -245,6 +245,15 @@ def read_images(path: Path) -> ImageTable:
         return ImageTable(file.read(use_threads=False))
 
 
+def read_made_by(path: Path) -> tuple[ImageTable, str]:
+    """Return all that a file of images holds, and what ``read_fingerprint`` does.
+
+    Raises CorruptIndex, StorageError.
+    """
+    with _reading(path), _image_file(path) as file:
+        return ImageTable(file.read(use_threads=False)), _fingerprint_in(file)
+
+
 def read_tables(path: Path) -> Iterator[ImageTable]:
     """Yield what a file of images holds in row order, some thousand rows at a time.
 

@@ -86,12 +86,6 @@ class DirectoryIndexFiles:
         with storage_errors("delete", path):
             path.unlink(missing_ok=True)
 
-    def read_part_paths(self, name: str) -> list[str]:
-        """Return the image paths of a part file, in row order."""
-        return [
-            facts.image_path for facts in _parquet.read_facts(part_path(self._index_prefix, name))
-        ]
-
     def read_part_facts(self, name: str) -> list[ImageFacts]:
         """Return what a part file records of its images, in row order."""
         return list(_parquet.read_facts(part_path(self._index_prefix, name)))

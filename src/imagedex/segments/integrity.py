@@ -26,19 +26,34 @@ def require_intact(
     cannot be read; and what ``checkpoint`` raises, which is called every few MB.
     """
     path = require_size(index_prefix, entry)
+    sha256 = _sha256_of(path, checkpoint)
+    if sha256 != entry.sha256:
+        raise _corrupt(path, f"its SHA-256 is {sha256}, expected {entry.sha256}")
+    return path
+
+
+def described(path: Path, name: str) -> FileEntry:
+    """Return what a manifest says of a file as it is now, under another name.
+
+    Raises CorruptIndex when it is missing, StorageError when it cannot be read.
+    """
+    sha256 = _sha256_of(path, go_on)
+    with storage_errors("read", path):
+        return FileEntry(name=name, bytes=path.stat().st_size, sha256=sha256)
+
+
+def _sha256_of(path: Path, checkpoint: Callable[[], None]) -> str:
     digest = hashlib.sha256()
-    buffer = memoryview(bytearray(min(_BYTES_AT_ONCE, max(1, entry.bytes))))
     with storage_errors("read", path):
         try:
             with open(path, "rb", buffering=0) as file:
+                buffer = memoryview(bytearray(_BYTES_AT_ONCE))
                 while size := file.readinto(buffer):
                     checkpoint()
                     digest.update(buffer[:size])
         except FileNotFoundError as error:
             raise _corrupt(path, "it is missing") from error
-    if digest.hexdigest() != entry.sha256:
-        raise _corrupt(path, f"its SHA-256 is {digest.hexdigest()}, expected {entry.sha256}")
-    return path
+    return digest.hexdigest()
 
 
 def require_size(index_prefix: Path, entry: FileEntry) -> Path:

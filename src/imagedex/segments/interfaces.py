@@ -146,10 +146,6 @@ class IndexFiles(Protocol):
         """Delete a part file, if it is there. Raises StorageError."""
         ...
 
-    def read_part_paths(self, name: str) -> list[str]:
-        """Return the image paths of a part file, in row order."""
-        ...
-
     def read_part_facts(self, name: str) -> list[ImageFacts]:
         """Return what a part file records of its images, in row order."""
         ...

@@ -6,13 +6,14 @@ import secrets
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from imagedex.core.errors import CorruptIndex, FingerprintMismatch
 from imagedex.segments import layout
-from imagedex.segments._parquet import ImageTable, read_fingerprint, read_images
+from imagedex.segments._parquet import ImageTable, read_made_by
 from imagedex.segments.durable import make_directory, replace_file, storage_errors
 from imagedex.segments.records import Part
 
@@ -35,40 +36,46 @@ def write_part(index_prefix: Path, job_id: str, chunk: int, fence: int, part: Pa
         "chunk": str(chunk),
         "fence": str(fence),
         "fingerprint": part.fingerprint,
+        "dim": str(part.vectors.shape[1]),
     }
     replace_file(path, lambda file: table.write_to(file, metadata))
     return name
 
 
+@dataclass(frozen=True, slots=True)
+class StoredPart:
+    """A part file that can be published, and what it holds: at least one image."""
+
+    path: Path
+    images: ImageTable
+
+
 def read_parts(
     index_prefix: Path, names: Sequence[str], *, fingerprint: str, dim: int
-) -> ImageTable | None:
-    """Return the rows of part files, in order; None when there are none.
+) -> list[StoredPart]:
+    """Return what part files hold, in order, without those that hold nothing.
 
     Raises CorruptIndex for a part that is missing, damaged or of another dim,
     FingerprintMismatch for one of another model, and ValueError when an image is in them twice.
     """
-    tables = []
+    parts = []
     for name in names:
         path = part_path(index_prefix, name)
-        found = read_fingerprint(path)
+        images, found = read_made_by(path)
         if found != fingerprint:
             raise FingerprintMismatch(
                 f"Part file {name!r} has vectors of {found or 'an unnamed model'!r} but the commit "
                 f"is one of {fingerprint!r}; run its chunk again."
             )
-        table = read_images(path)
-        if table.dim != dim:
+        if images.dim != dim:
             raise CorruptIndex(
-                f"Part file {name!r} has vectors of length {table.dim} but the commit expects "
+                f"Part file {name!r} has vectors of length {images.dim} but the commit expects "
                 f"{dim}; run its chunk again."
             )
-        tables.append(table)
-    if sum(table.rows for table in tables) == 0:
-        return None
-    images = ImageTable.concatenate(tables)
-    _require_unique(images.image_paths())
-    return images
+        if images.rows:
+            parts.append(StoredPart(path, images))
+    _require_unique(path for part in parts for path in part.images.image_paths())
+    return parts
 
 
 def remove_parts(index_prefix: Path, job_id: str) -> None:

@@ -32,15 +32,11 @@ def publish_commit(
     with NewGeneration(index_prefix, current, author, ivf) as new:
         segments = current.segments if current else ()
         gone = current.tombstones if current else ()
-        images = read_parts(
+        parts = read_parts(
             index_prefix, commit.parts, fingerprint=commit.fingerprint, dim=commit.dim
         )
-        if images is not None:
-            segments += (
-                new.write_segment(
-                    [images], rows=images.rows, job_id=commit.job_id, chunks=commit.chunks
-                ),
-            )
+        if parts:
+            segments += (new.add_segment(parts, job_id=commit.job_id, chunks=commit.chunks),)
         if removed:
             gone += (new.write_tombstones(removed),)
         return new.publish(segments, gone)

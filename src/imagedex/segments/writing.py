@@ -32,9 +32,11 @@ from imagedex.segments.durable import (
     storage_errors,
     sync_directory,
 )
+from imagedex.segments.integrity import described
 from imagedex.segments.interfaces import IvfPolicy
 from imagedex.segments.ivf_tuning import tune
 from imagedex.segments.manifest_json import encode_manifest
+from imagedex.segments.parts import StoredPart
 from imagedex.segments.pointer import NOTHING_PUBLISHED, Pointer, read_pointer
 from imagedex.segments.records import FileEntry, IvfEntry, Manifest, SegmentEntry, TombstoneEntry
 from imagedex.segments.tombstones import to_arrays
@@ -105,6 +107,36 @@ class NewGeneration:
             layout.parquet_name(number, author.fence),
             lambda file: write_tables(file, images, metadata, dim=author.dim),
         )
+        return self._completed(number, parquet, rows=rows, job_id=job_id, chunks=chunks)
+
+    def add_segment(
+        self, parts: Sequence[StoredPart], *, job_id: str, chunks: tuple[int, ...]
+    ) -> SegmentEntry:
+        """Make a segment of all that parts hold, at least one.
+
+        The file of a single part becomes that of the segment as it is: it holds what it would
+        hold if it were written again, but for the numbers of segment and generation.
+        """
+        rows = sum(part.images.rows for part in parts)
+        if len(parts) > 1:
+            tables = (part.images for part in parts)
+            return self.write_segment(tables, rows=rows, job_id=job_id, chunks=chunks)
+        number = self._free_segment()
+        path, name = parts[0].path, layout.parquet_name(number, self._author.fence)
+        with storage_errors("link", path):
+            parquet = self._link(path, described(path, name))
+        return self._completed(number, parquet, rows=rows, job_id=job_id, chunks=chunks)
+
+    def _completed(
+        self,
+        number: int,
+        parquet: FileEntry,
+        *,
+        rows: int,
+        job_id: str,
+        chunks: tuple[int, ...],
+    ) -> SegmentEntry:
+        """Write what a segment is searched by, beside its Parquet file."""
         faiss = self._flat_file(number, parquet, rows)
         entry = SegmentEntry(
             number=number,
@@ -126,34 +158,32 @@ class NewGeneration:
         when the files are gone, since then they were swept.
         """
         number, fence = self._free_segment(), self._author.fence
-        taken = replace(
-            entry,
-            number=number,
-            generation=self.number,
-            parquet=self._link(other, entry.parquet, layout.parquet_name(number, fence)),
-            faiss=None
-            if entry.faiss is None
-            else self._link(other, entry.faiss, layout.faiss_name(number, fence)),
-            ivf=None
-            if entry.ivf is None
-            else replace(
-                entry.ivf, file=self._link(other, entry.ivf.file, layout.ivf_name(number, fence))
-            ),
-        )
-        self._sync(layout.SEGMENTS)
-        return taken
 
-    def _link(self, other: Path, file: FileEntry, name: str) -> FileEntry:
-        source, target = other / file.name, self._index_prefix / name
-        with storage_errors("link", target):
+        def taken(file: FileEntry, name: str) -> FileEntry:
             try:
-                os.link(source, target)
+                return self._link(other / file.name, replace(file, name=name))
             except FileNotFoundError as error:
                 raise Superseded(
-                    f"The file {str(source)!r} was swept before it was published; merge again."
+                    f"The file {file.name!r} below {str(other)!r} was swept before it was "
+                    "published; merge again."
                 ) from error
+
+        with storage_errors("link", other):
+            parquet = taken(entry.parquet, layout.parquet_name(number, fence))
+            faiss = entry.faiss and taken(entry.faiss, layout.faiss_name(number, fence))
+            ivf = entry.ivf and replace(
+                entry.ivf, file=taken(entry.ivf.file, layout.ivf_name(number, fence))
+            )
+        self._sync(layout.SEGMENTS)
+        return replace(
+            entry, number=number, generation=self.number, parquet=parquet, faiss=faiss, ivf=ivf
+        )
+
+    def _link(self, source: Path, file: FileEntry) -> FileEntry:
+        target = self._index_prefix / file.name
+        os.link(source, target)
         self._created.append(target)
-        return replace(file, name=name)
+        return file
 
     def write_tombstones(self, removed: Sequence[RowLocation]) -> TombstoneEntry:
         """Write a file of tombstones; ``removed`` rises."""

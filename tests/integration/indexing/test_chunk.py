@@ -147,8 +147,8 @@ def test_every_image_is_either_in_the_part_file_or_a_failure(
         (str(paths[4]), FailureReason.EMPTY)
     ]
     assert done.part is not None
-    kept = DirectoryIndexFiles(tmp_path / "index").read_part_paths(done.part)
-    assert kept == [str(path) for path in paths if path != paths[4]]
+    kept = DirectoryIndexFiles(tmp_path / "index").read_part_facts(done.part)
+    assert [facts.image_path for facts in kept] == [str(path) for path in paths if path != paths[4]]
 
 
 def test_a_chunk_without_a_good_image_leaves_no_part_file(worker: Worker, tmp_path: Path) -> None:

@@ -75,6 +75,18 @@ def test_a_parquet_file_alone_tells_model_and_vectors(files: DirectoryIndexFiles
     assert table.column("content_hash").to_pylist() == [make_facts("/a").content_hash] * 2
 
 
+def test_the_file_of_a_commit_s_only_part_becomes_the_segment_s(files: DirectoryIndexFiles) -> None:
+    part = files.write_part("job", 0, 1, make_part({"/a": _A, "/b": _B}, dim=_DIM))
+    manifest = files.commit(make_commit(None, dim=_DIM, parts=[part]))
+    (segment,) = manifest.segments
+    path = files.index_prefix / segment.parquet.name
+    assert path.samefile(files.index_prefix / part)  # Its vectors were written once.
+    files.remove_parts("job")
+    assert segment.parquet.bytes == path.stat().st_size
+    assert [facts.image_path for _, facts in files.read_facts(segment)] == ["/a", "/b"]
+    assert files.open(manifest, None).search(_B[np.newaxis], [1])[0].image_paths == ("/b",)
+
+
 def test_what_is_added_later_leaves_earlier_files_alone(files: DirectoryIndexFiles) -> None:
     publish_images(files, {"/a": _A})
     before = {
@@ -170,7 +182,7 @@ def test_only_names_of_parts_are_read_as_parts(files: DirectoryIndexFiles, name:
     with pytest.raises(ValueError, match="does not name a part"):
         files.commit(make_commit(None, dim=_DIM, parts=[name]))
     with pytest.raises(ValueError, match="does not name a part"):
-        files.read_part_paths(name)
+        files.read_part_facts(name)
 
 
 def test_a_missing_part_is_named(files: DirectoryIndexFiles) -> None:

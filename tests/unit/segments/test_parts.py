@@ -20,7 +20,7 @@ def test_a_part_is_named_by_job_chunk_and_fence(tmp_path: Path) -> None:
     files = DirectoryIndexFiles(tmp_path)
     name = files.write_part("idx_20251114_123456_7f3a", 12, 3, make_part({"/ä": _A}, dim=6))
     assert re.fullmatch(r"parts/idx_20251114_123456_7f3a/000012-3-[0-9a-f]{8}\.parquet", name)
-    assert files.read_part_paths(name) == ["/ä"]
+    assert [one.image_path for one in files.read_part_facts(name)] == ["/ä"]
     assert list((tmp_path / name).parent.iterdir()) == [tmp_path / name]
 
 
@@ -28,11 +28,11 @@ def test_a_chunk_that_runs_again_leaves_what_its_other_run_wrote(tmp_path: Path)
     files = DirectoryIndexFiles(tmp_path)
     first = files.write_part("job", 0, 1, make_part({"/a": _A}, dim=6))
     second = files.write_part("job", 0, 1, make_part({"/b": _B}, dim=6))
-    assert files.read_part_paths(first) == ["/a"]
-    assert files.read_part_paths(second) == ["/b"]
+    assert [one.image_path for one in files.read_part_facts(first)] == ["/a"]
+    assert [one.image_path for one in files.read_part_facts(second)] == ["/b"]
     older = f"{first.rpartition('-')[0]}.parquet"  # As it was named before.
     (tmp_path / first).rename(tmp_path / older)
-    assert files.read_part_paths(older) == ["/a"]
+    assert [one.image_path for one in files.read_part_facts(older)] == ["/a"]
     files.remove_parts("job")
     assert not list(tmp_path.rglob("*.parquet"))
 
@@ -73,7 +73,7 @@ def test_a_part_that_was_cut_is_found_out(tmp_path: Path, keep: int) -> None:
     data = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(data[:keep])
     with pytest.raises(CorruptIndex, match=r"000000-1-[0-9a-f]{8}\.parquet"):
-        files.read_part_paths(name)
+        files.read_part_facts(name)
 
 
 def test_single_rows_are_read_from_whichever_row_group_holds_them(
