@@ -30,6 +30,7 @@ _ROWS_PER_ROW_FOUND = 20
 
 _ROWS_AT_ONCE = 65_536  # Bounds the memory of scores while every vector is compared.
 _ROWS_AT_ONCE_GATHERED = 512
+_ROWS_COMPARED_AT_ONCE = 32  # In less time than it takes to find out which are worth it.
 _ROWS_PER_ALIGNED_BLOCK = 2048
 
 
@@ -109,6 +110,12 @@ class ExactSearch:
         self, queries: NDArray[np.float32], ks: Sequence[int], gone: NDArray[np.int64]
     ) -> Iterator[ScoredRows | None]:
         """Give for each query what is proven to be its best rows, or None."""
+        if len(self._vectors) <= _SPARE_ROWS:  # All of them would be found, and compared then.
+            rows = np.arange(len(self._vectors))
+            rows = rows[~np.isin(rows, gone)]
+            for query, k in zip(queries, ks, strict=True):
+                yield self.best_among(query, rows, k)
+            return
         if self._copy is not None and len(ks) <= _QUERIES_OVER_COPY:
             for query, k in zip(queries, ks, strict=True):
                 yield self._proven_by_copy(self._copy, query, k, gone)
@@ -167,7 +174,7 @@ class ExactSearch:
         exact_query = query.astype(np.float64)
         if len(rows) <= _ROWS_AT_ONCE_GATHERED:
             vectors = self._file.take(rows)
-            if len(rows) > k:
+            if len(rows) > max(k, _ROWS_COMPARED_AT_ONCE):
                 near = _near_the_best(vectors @ query, query, k)
                 rows, vectors = rows[near], vectors[near]
             scores = [(vectors.astype(np.float64) * exact_query).sum(axis=1)]
