@@ -1,4 +1,4 @@
-"""Where all durable state but the vectors lives: one SQLite file.
+"""Where all durable state but the vectors lives: one database.
 
 Only this room and the ``_sql`` modules of others know SQLAlchemy; everybody else holds a
 :class:`Database` to begin transactions and passes them on.

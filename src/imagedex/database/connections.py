@@ -1,40 +1,40 @@
-"""Transactions on the database.
+"""Transactions on the database, of whatever kind it is.
 
-SQLite has one writer at a time. Writers of this process stand in line for it in the order of
-their coming, because SQLite itself lets waiting writers poll and starves some; writers of other
-processes wait in SQLite, up to ``BUSY_TIMEOUT_SECONDS``. Readers never wait: in WAL mode
-each sees the state of its beginning (https://www.sqlite.org/wal.html).
+There is one writer at a time. Writers of this process stand in line in the order of their coming,
+and behind those of other processes in the database. Readers never wait: each sees the state of
+its beginning.
 """
 
 from __future__ import annotations
 
-import os
-import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 
-from imagedex.core.errors import SettingsError, StorageError
-from imagedex.database.faults import translated
+from imagedex.core.errors import SettingsError
+from imagedex.database._sqlite import SqliteAdapter
+from imagedex.database.interfaces import DatabaseAdapter
 from imagedex.database.queue import WriteQueue
 from imagedex.database.schema import upgrade
-
-BUSY_TIMEOUT_SECONDS = 30.0  # The largest transaction, a plan of a million images, takes less.
-_WAL_KEPT_BYTES = 64 * 1024 * 1024  # A larger log is cut down again after a checkpoint.
-_READERS = 8  # Connections that stay open; more are opened and closed as needed.
 
 
 class Snapshot:
     """One unchanging state of the database, for reading. For one thread."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, clock: Callable[[Connection], float]) -> None:
         self.connection = connection  # SQLAlchemy's; for the adapters only.
+        self._clock = clock
+
+    def now(self) -> float:
+        """Return the moment of the call: seconds since the epoch, by the database's clock.
+
+        All processes on one database share it, whatever the clocks of their machines say.
+        """
+        return self._clock(self.connection)
 
 
 class Transaction(Snapshot):
@@ -44,8 +44,8 @@ class Transaction(Snapshot):
     it reads stays true until it ends.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        super().__init__(connection)
+    def __init__(self, connection: Connection, clock: Callable[[Connection], float]) -> None:
+        super().__init__(connection, clock)
         self._afterwards: list[Callable[[], object]] = []
 
     def after_commit(self, act: Callable[[], object]) -> None:
@@ -61,23 +61,25 @@ class Transaction(Snapshot):
 class Database:
     """The database behind a URL. Safe to use from several threads; give each its transactions.
 
-    The file is made with mode 0600 when there is none. A commit that returned survives
-    ``kill -9`` and power cuts (``synchronous=FULL``). Errors: SettingsError for a URL that
-    cannot be used, Unavailable when another process keeps the write lock too long, StorageError
-    for a full disk, a lost share, missing permission or a damaged file; after an error nothing
-    of the transaction is stored.
+    A commit that returned survives ``kill -9`` and power cuts. Errors: SettingsError for a URL
+    that cannot be used, Unavailable when another process keeps the write lock too long or a server
+    cannot be reached, StorageError for a full disk, a lost share, missing permission or a damaged
+    file; after an error nothing of the transaction is stored. No error says a password.
     """
 
     def __init__(self, url: str) -> None:
-        self._path = _sqlite_path(url)
+        self._adapter = _adapter_of(url)
         self._queue = WriteQueue()
-        self._writing = _engine(self._path, writes=True)
-        self._reading = _engine(self._path, writes=False)
 
     @property
-    def path(self) -> Path:
-        """The SQLite file."""
-        return self._path
+    def where(self) -> str:
+        """Where it is, for messages: without user or password."""
+        return self._adapter.where
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether processes on other machines may use it at the same time."""
+        return self._adapter.is_shared
 
     def upgrade(self) -> None:
         """Create or migrate all tables; all of it happens, or nothing.
@@ -86,7 +88,7 @@ class Database:
         for a database that a newer version has migrated.
         """
         with self.transaction() as transaction:
-            upgrade(transaction.connection, self._path)
+            upgrade(transaction.connection, self.where)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -96,116 +98,73 @@ class Database:
         for itself.
         """
         with self._queue.turn():
-            with translated(self._path), self._writing.begin() as connection:
-                transaction = Transaction(connection)
+            with self._adapter.write() as connection:
+                transaction = Transaction(connection, self._adapter.now)
                 yield transaction
             transaction.committed()
 
     @contextmanager
     def read(self) -> Iterator[Snapshot]:
         """Read one consistent state, that of the first statement. Writing fails."""
-        with translated(self._path), self._reading.begin() as connection:
-            yield Snapshot(connection)
+        with self._adapter.read() as connection:
+            yield Snapshot(connection, self._adapter.now)
+
+    @contextmanager
+    def lone(self) -> Iterator[Snapshot]:
+        """Let each statement be a transaction of its own, read or write, out of the line.
+
+        It waits for no other writer but those of the same rows (in SQLite, for the one that is
+        writing), so that a long transaction does not keep a sign of life from being told.
+        """
+        with self._adapter.lone() as connection:
+            yield Snapshot(connection, self._adapter.now)
+
+    def is_missing(self) -> bool:
+        """Say whether there is nothing at all where the database should be."""
+        return self._adapter.is_missing()
+
+    def damage(self, snapshot: Snapshot) -> str | None:
+        """Return what is broken in it, if that can be found out."""
+        return self._adapter.damage(snapshot.connection)
+
+    def back_up(self, target: Path) -> None:
+        """Copy one consistent state into a file of mode 0600, while it is in use.
+
+        The file is checked, and there whole and durably or not at all; one of that name is
+        replaced. Nobody waits for it. Raises StorageError when the disk is full or the database is
+        damaged, Unavailable when it stays locked, Conflict for a shared database, of which its own
+        tools make copies.
+        """
+        self._adapter.back_up(target)
+
+    def move_aside(self) -> str:
+        """Give a damaged database another name, so that a new one can be made; return the name.
+
+        Call ``close`` before. Raises StorageError when its directory cannot be written, Conflict
+        for a shared database.
+        """
+        return self._adapter.move_aside()
 
     def close(self) -> None:
-        """Close the connections that nobody uses; the last one to go empties the log file."""
-        self._reading.dispose()
-        self._writing.dispose()
+        """Close the connections that nobody uses."""
+        self._adapter.close()
 
 
-def _sqlite_path(url: str) -> Path:
+def _adapter_of(url: str) -> DatabaseAdapter:
+    parsed = _parsed(url)
+    # The URL is not quoted in messages, since those of other databases hold passwords.
+    if parsed.drivername in ("sqlite", "sqlite+pysqlite"):
+        return SqliteAdapter(parsed)
+    raise SettingsError(
+        f"The database {parsed.drivername!r} is not supported; use an SQLite file, "
+        "for example sqlite:////var/lib/imagedex.db."
+    )
+
+
+def _parsed(url: str) -> URL:
     try:
-        parsed = make_url(url)
+        return make_url(url)
     except ArgumentError as error:
         raise SettingsError(
             "The database URL cannot be read; expected for example sqlite:////var/lib/imagedex.db."
         ) from error
-    # The URL is not quoted in messages, since those of other databases hold passwords.
-    if parsed.get_backend_name() != "sqlite" or parsed.get_driver_name() != "pysqlite":
-        raise SettingsError(
-            f"The database {parsed.drivername!r} is not supported; use an SQLite file, "
-            "for example sqlite:////var/lib/imagedex.db."
-        )
-    if parsed.database in (None, "", ":memory:") or parsed.query:
-        raise SettingsError(
-            "The database must be a file without options, since several connections share it; "
-            "expected for example sqlite:////var/lib/imagedex.db."
-        )
-    return Path(str(parsed.database)).absolute()
-
-
-def _create_private(path: Path) -> None:
-    """Make the file with mode 0600 when it is not there; SQLite's side files take that mode."""
-    if path.exists():
-        return
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    except OSError as error:
-        raise StorageError(
-            f"The database {str(path)!r} cannot be created: {error.strerror}; "
-            "check that its directory exists and may be written."
-        ) from error
-
-
-def _engine(path: Path, *, writes: bool) -> Engine:
-    def connect() -> sqlite3.Connection:
-        _create_private(path)
-        connection = sqlite3.connect(
-            path,
-            timeout=BUSY_TIMEOUT_SECONDS,
-            # BEGIN is sent below: the driver's own would be deferred, and a deferred transaction
-            # that turns to writing fails at once when another has written meanwhile.
-            isolation_level=None,
-            check_same_thread=False,  # The pool hands it to one thread at a time.
-        )
-        try:
-            prepare(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def prepare(connection: sqlite3.Connection) -> None:
-        mode = _enter_wal(connection)
-        if mode != "wal":
-            raise SettingsError(
-                f"The database {str(path)!r} lies where SQLite cannot keep a write-ahead log "
-                f"(journal mode {mode!r}); put it on a local disk."
-            )
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
-        if not writes:
-            connection.execute("PRAGMA query_only = ON")
-
-    def begin(connection: Connection) -> None:
-        # Straight to the driver: through SQLAlchemy it costs a third of a short read.
-        driver: Any = connection.connection.driver_connection
-        driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    engine = create_engine(
-        URL.create("sqlite+pysqlite", database=str(path)),
-        creator=connect,
-        # Only one writes at a time, so one connection is enough for all writers.
-        pool_size=1 if writes else _READERS,
-        max_overflow=0 if writes else -1,
-    )
-    event.listen(engine, "begin", begin)
-    return engine
-
-
-def _enter_wal(connection: sqlite3.Connection) -> str:
-    """Turn to the write-ahead log, and return the mode that the database is in then.
-
-    When several processes do this to a new file at once, SQLite does not let them wait for
-    each other as it does elsewhere: one is told that the database is busy. So it waits here.
-    """
-    deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
-    while True:
-        try:
-            return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
-        except sqlite3.OperationalError as error:
-            is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-            if not is_busy or time.monotonic() >= deadline:
-                raise
-            time.sleep(0.01)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from imagedex.core.errors import StorageError
@@ -26,20 +25,18 @@ def state_of(database: Database) -> tuple[DatabaseState, str]:
 
     Raises SettingsError when a newer release made it, Unavailable when it stays locked.
     """
-    path = str(database.path)
-    if not database.path.exists() or database.path.stat().st_size == 0:
-        return DatabaseState.MISSING, f"There is no database {path!r}: jobs and keys are gone."
+    where = database.where
+    if database.is_missing():
+        return DatabaseState.MISSING, f"There is no database {where!r}: jobs and keys are gone."
     try:
         with database.read() as snapshot:
-            rows = snapshot.connection.execute(text("PRAGMA quick_check(3)")).scalars().all()
-            if rows != ["ok"]:
-                told = "; ".join(str(row) for row in rows)
-                return DatabaseState.DAMAGED, f"The database {path!r} is damaged: {told}."
-            if not is_up_to_date(snapshot.connection, database.path):
+            if told := database.damage(snapshot):
+                return DatabaseState.DAMAGED, f"The database {where!r} is damaged: {told}."
+            if not is_up_to_date(snapshot.connection, where):
                 return (
                     DatabaseState.OLDER,
-                    f"The database {path!r} has not the tables of this release.",
+                    f"The database {where!r} has not the tables of this release.",
                 )
     except (StorageError, DBAPIError) as error:
-        return DatabaseState.DAMAGED, f"The database {path!r} is damaged: {error}"
-    return DatabaseState.SOUND, f"The database {path!r} is sound."
+        return DatabaseState.DAMAGED, f"The database {where!r} is damaged: {error}"
+    return DatabaseState.SOUND, f"The database {where!r} is sound."

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from sqlalchemy import Connection, inspect, text
 
 from imagedex.core.errors import SettingsError
@@ -11,13 +9,13 @@ from imagedex.core.errors import SettingsError
 REVISION = "0009"  # Of the newest migration.
 
 
-def upgrade(connection: Connection, path: Path) -> None:
-    """Create or migrate all tables of the database in ``path``, inside the caller's transaction.
+def upgrade(connection: Connection, where: str) -> None:
+    """Create or migrate all tables of the database ``where``, inside the caller's transaction.
 
     Without need it changes nothing. Raises SettingsError for a database that a newer version
     has migrated.
     """
-    if is_up_to_date(connection, path):
+    if is_up_to_date(connection, where):
         return
     # Alembic takes a tenth of the time in which a server starts, which seldom needs it.
     from imagedex.database.migrating import migrate
@@ -25,8 +23,8 @@ def upgrade(connection: Connection, path: Path) -> None:
     migrate(connection)
 
 
-def is_up_to_date(connection: Connection, path: Path) -> bool:
-    """Say whether the database in ``path`` has the tables of this version.
+def is_up_to_date(connection: Connection, where: str) -> bool:
+    """Say whether the database ``where`` has the tables of this version.
 
     Raises SettingsError for a database that a newer version has migrated.
     """
@@ -34,7 +32,7 @@ def is_up_to_date(connection: Connection, path: Path) -> bool:
     # Revisions are numbers of four digits.
     if present is not None and present > REVISION:
         raise SettingsError(
-            f"The database {str(path)!r} has revision {present!r}, but this version of Imagedex "
+            f"The database {where!r} has revision {present!r}, but this version of Imagedex "
             f"knows revisions up to {REVISION!r}; run the newer version that migrated it, or "
             "restore the backup made before."
         )

@@ -12,7 +12,6 @@ import structlog
 from imagedex.core.errors import StorageError
 from imagedex.core.times import utc_now
 from imagedex.database import Database
-from imagedex.database.backup import back_up
 from imagedex.jobs import JobRun
 
 _NAME = re.compile(r"imagedex-(\d{8}T\d{6}Z)\.db")
@@ -48,7 +47,7 @@ class DatabaseBackups:
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             path = self._directory / f"imagedex-{self._now():{_FORM}}.db"
-            back_up(self._database, path)
+            self._database.back_up(path)
             for old in self.paths()[: -self._keep]:
                 old.unlink(missing_ok=True)
             for left in self._directory.glob(".imagedex-*.tmp*"):

@@ -68,7 +68,7 @@ class Doctor:
         elif state is DatabaseState.MISSING and report.manifest is None and not report.findings:
             findings = []  # Nothing was ever indexed here.
         else:
-            findings = [_database_finding(self._database.path, state, told)]
+            findings = [_database_finding(self._database.where, state, told)]
         manifest = report.manifest
         return Diagnosis(
             index_prefix=prefix,
@@ -160,7 +160,7 @@ class Doctor:
         return True
 
 
-def _database_finding(path: Path, state: DatabaseState, told: str) -> Finding:
+def _database_finding(where: str, state: DatabaseState, told: str) -> Finding:
     remedies = {
         DatabaseState.MISSING: f"restore it from a backup; or {REPAIR} from the index, but for "
         "jobs and keys",
@@ -168,4 +168,4 @@ def _database_finding(path: Path, state: DatabaseState, told: str) -> Finding:
         "jobs and keys",
         DatabaseState.OLDER: f"start the server once, or {REPAIR}",
     }
-    return Finding(FindingKind.DATABASE, str(path), told, remedies[state])
+    return Finding(FindingKind.DATABASE, where, told, remedies[state])

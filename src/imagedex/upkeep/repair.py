@@ -7,8 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from imagedex.catalog import Catalog
-from imagedex.core.errors import CorruptIndex, StorageError
-from imagedex.core.times import utc_now
+from imagedex.core.errors import CorruptIndex
 from imagedex.database import Database, DatabaseState, state_of
 from imagedex.indexing import IndexTurns, Reconciler, jobs_with_parts
 from imagedex.jobs import JobStore
@@ -75,12 +74,11 @@ class Repair:
         actions = []
         if state is DatabaseState.DAMAGED:
             self._database.close()
-            actions.append(f"{told} It was kept as {str(_move_aside(self._database.path))!r}.")
+            actions.append(f"{told} It was kept as {self._database.move_aside()!r}.")
         existed = state is DatabaseState.OLDER
         self._database.upgrade()
-        path = str(self._database.path)
         done = "was brought to this release's form" if existed else "was made anew"
-        return [*actions, f"The database {path!r} {done}."]
+        return [*actions, f"The database {self._database.where!r} {done}."]
 
     def _mend_files(self) -> list[str]:
         report = examine_files(self._prefix, is_locked=True)
@@ -142,20 +140,3 @@ class Repair:
 
     def _name(self, path: str) -> str:
         return Path(path).relative_to(self._prefix).as_posix()
-
-
-def _move_aside(path: Path) -> Path:
-    """Give a damaged database and its side files another name; return that of the database."""
-    kept = path.with_name(f"{path.name}.damaged-{utc_now():%Y%m%dT%H%M%SZ}")
-    try:
-        # The log first: SQLite would play it into the new database of the old name.
-        for suffix in ("-wal", "-shm", ""):
-            side = path.with_name(path.name + suffix)
-            if side.exists():
-                side.rename(kept.with_name(kept.name + suffix))
-    except OSError as error:
-        raise StorageError(
-            f"The damaged database {str(path)!r} could not be moved to {str(kept)!r}: "
-            f"{error.strerror}; check its directory and try again."
-        ) from error
-    return kept

@@ -43,7 +43,7 @@ def test_processes_that_submit_the_same_requests_at_once_get_the_same_jobs(
     database: Database,
 ) -> None:
     index_id = SqlCatalog(database).ensure_index(Path("/index")).index_id
-    outputs = run_together(_SUBMIT, [(database.path, index_id)] * 3)
+    outputs = run_together(_SUBMIT, [(database.where, index_id)] * 3)
     assert outputs[0] == outputs[1] == outputs[2]
     assert len(set(outputs[0])) == 20
     page = SqlJobStore(database).list_jobs(status=JobStatus.QUEUED, limit=1, cursor=None)
@@ -79,7 +79,7 @@ def test_processes_that_race_for_leases_run_each_job_once(database: Database) ->
         for index_id in indexes
         for number in range(15)
     }
-    outputs = run_together(_RACE, [(database.path, name) for name in ("x", "y", "z")])
+    outputs = run_together(_RACE, [(database.where, name) for name in ("x", "y", "z")])
     leased = [line.split() for output in outputs for line in output]
     assert Counter(job_id for job_id, _, _ in leased) == dict.fromkeys(submitted, 1)
     for index_id in indexes:
@@ -129,7 +129,7 @@ def test_a_job_whose_controller_is_killed_goes_on_after_its_last_chunk(
     job = store.submit(make_new_job(index_id))
     told: list[int] = []
     for life in range(4):
-        with child(_CONTROLLER, database.path, life) as controller:
+        with child(_CONTROLLER, database.where, life) as controller:
             for _ in range(15):
                 told.append(int(read_line(controller)))
                 if told[-1] % 15 != 14:

@@ -144,9 +144,9 @@ def test_a_damaged_database_takes_no_good_backup_away(
     backups = _backups(database, tmp_path / "backups", clock, keep=1)
     good = backups.make()
     database.close()
-    data = bytearray(database.path.read_bytes())
+    data = bytearray(Path(database.where).read_bytes())
     data[4096 * 3 : 4096 * 9] = b"\xaa" * (4096 * 6)
-    database.path.write_bytes(data)
+    Path(database.where).write_bytes(data)
     clock.now += timedelta(days=1)
     with pytest.raises(StorageError, match="damaged"):
         backups.make()

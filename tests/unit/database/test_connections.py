@@ -3,6 +3,7 @@ from __future__ import annotations
 import sqlite3
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from imagedex.core.errors import SettingsError, StorageError, Unavailable
 from imagedex.database import Database, Snapshot
-from imagedex.database import connections as connections_module
+from imagedex.database import _sqlite as sqlite_module
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def pragma(snapshot: Snapshot, name: str) -> object:
 
 def test_the_file_and_its_log_are_the_owners_alone(table: Database) -> None:
     insert(table, "a")
-    files = list(table.path.parent.iterdir())
+    files = list(Path(table.where).parent.iterdir())
     assert {path.name for path in files} == {"imagedex.db", "imagedex.db-wal", "imagedex.db-shm"}
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 
@@ -119,11 +120,11 @@ def test_writers_of_many_threads_all_get_their_turn(table: Database) -> None:
 def test_another_process_that_keeps_the_lock_makes_it_unavailable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections_module, "BUSY_TIMEOUT_SECONDS", 0.01)
+    monkeypatch.setattr(sqlite_module, "BUSY_TIMEOUT_SECONDS", 0.01)
     database = Database(f"sqlite:///{tmp_path / 'imagedex.db'}")
     with database.transaction() as transaction:
         transaction.connection.exec_driver_sql("CREATE TABLE word (text TEXT)")
-    holder = sqlite3.connect(database.path, isolation_level=None)
+    holder = sqlite3.connect(database.where, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(Unavailable, match="busy") as caught:
         insert(database, "a")
@@ -148,9 +149,9 @@ def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
 def test_a_damaged_file_is_told(table: Database) -> None:
     insert(table, *(f"{number:04}" * 200 for number in range(100)))
     table.close()
-    content = bytearray(table.path.read_bytes())
+    content = bytearray(Path(table.where).read_bytes())
     content[4096:] = b"\xff" * (len(content) - 4096)
-    table.path.write_bytes(content)
+    Path(table.where).write_bytes(content)
     with pytest.raises(StorageError, match="damaged; stop the server"):
         words(table)
 
@@ -177,3 +178,18 @@ def test_a_url_that_cannot_be_used_is_refused_without_its_secrets(url: str, mess
     with pytest.raises(SettingsError, match=message) as caught:
         Database(url)
     assert "geheim" not in str(caught.value)
+
+
+def test_alone_each_statement_is_stored_at_once(table: Database) -> None:
+    with pytest.raises(ZeroDivisionError), table.lone() as alone:
+        alone.connection.exec_driver_sql("INSERT INTO word VALUES ('a')")
+        assert words(table) == ["a"]
+        raise ZeroDivisionError
+    insert(table, "b")
+    assert words(table) == ["a", "b"]
+
+
+def test_the_clock_of_a_file_is_the_machines(database: Database) -> None:
+    before = time.time()
+    with database.transaction() as transaction, database.read() as snapshot:
+        assert before <= transaction.now() <= snapshot.now() <= time.time()

@@ -104,6 +104,6 @@ def test_a_database_that_is_up_to_date_needs_no_alembic(database: Database) -> N
         "import sys; from imagedex.database import Database; "
         "Database(sys.argv[1]).upgrade(); print('alembic' in sys.modules)"
     )
-    url = f"sqlite:///{database.path}"
+    url = f"sqlite:///{database.where}"
     done = subprocess.run([sys.executable, "-c", code, url], capture_output=True, check=True)
     assert done.stdout == b"False\n"

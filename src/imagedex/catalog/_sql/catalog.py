@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ from imagedex.catalog.interfaces import (
 )
 from imagedex.core.errors import NotFound
 from imagedex.core.images import FailureReason, FileStamp, ImageFacts, ImageFailure, RowLocation
-from imagedex.database import Database, Transaction
+from imagedex.database import Database, Snapshot, Transaction
 from imagedex.database.tables import images, indexes, missing_images, moving_indexes
 
 _BATCH = 5000  # Images that are held in memory at once, however long an iterable is.
@@ -50,9 +49,10 @@ class SqlCatalog:
     found) and as failed: ``indexed`` is the number of images that a search can find.
     """
 
-    def __init__(self, database: Database, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, database: Database, *, now: Callable[[], float] | None = None) -> None:
+        """Take the database, whose clock counts unless ``now`` is another."""
         self._database = database
-        self._now = now
+        self._clock = now
         self._sizes = ContentSizes()
 
     def ensure_index(self, index_prefix: Path) -> IndexEntry:
@@ -65,7 +65,7 @@ class SqlCatalog:
             # Another process may have created it since.
             row = connection.execute(_index_by_prefix(index_prefix)).one_or_none()
             if row is None:
-                values = {"index_prefix": str(index_prefix), "created_at": self._now()}
+                values = {"index_prefix": str(index_prefix), "created_at": self._now(transaction)}
                 connection.execute(insert(indexes).values(values))
                 row = connection.execute(_index_by_prefix(index_prefix)).one()
             return index_entry(row)
@@ -217,7 +217,7 @@ class SqlCatalog:
         tally = self._tally(transaction, index_id)
         for batch in in_batches(indexed, _BATCH):
             _store_rows(tally, connection, index_id, batch)
-        tally.settle(generation=generation, updated_at=self._now())
+        tally.settle(generation=generation, updated_at=self._now(transaction))
 
     def bring_in(
         self,
@@ -241,7 +241,7 @@ class SqlCatalog:
         connection.execute(
             update(indexes)
             .where(indexes.c.index_id == index_id)
-            .values(generation=generation, updated_at=self._now())
+            .values(generation=generation, updated_at=self._now(transaction))
         )
 
     def move(
@@ -394,6 +394,9 @@ class SqlCatalog:
             .where(indexes.c.index_id == index_id)
             .values(generation=0, updated_at=None, indexed_images=0, failed_images=0)
         )
+
+    def _now(self, snapshot: Snapshot) -> float:
+        return snapshot.now() if self._clock is None else self._clock()
 
     def _tally(self, transaction: Transaction, index_id: int) -> Tally:
         tally = Tally(transaction.connection, index_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
@@ -11,7 +10,7 @@ from sqlalchemy import Text, func, literal_column, select, update
 
 from imagedex.core.errors import Conflict
 from imagedex.core.images import FailureReason, ImageFailure
-from imagedex.database import Database, Transaction
+from imagedex.database import Database, Snapshot, Transaction
 from imagedex.database.tables import indexes, job_chunks, jobs
 from imagedex.jobs._sql import findings, leasing, listing, plans, scheduling, submission
 from imagedex.jobs._sql.rows import ACTIVE, held_row, job_of, job_row
@@ -40,8 +39,7 @@ class SqlJobStore:
     A job's level is its priority, risen by one for each ten minutes of waiting. A job whose
     owner fell silent is taken over at once the first time, then after 1, 2, 4 and at most 60
     seconds, and fails when that happens ten times without a checkpoint between; errors, which
-    the runner counts, count apart from it. ``now`` must be a clock that all processes on this
-    database share.
+    the runner counts, count apart from it.
     """
 
     def __init__(
@@ -49,11 +47,12 @@ class SqlJobStore:
         database: Database,
         *,
         lease_seconds: float = 15.0,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = None,
     ) -> None:
+        """Take the database, whose clock counts unless ``now`` is another that all share."""
         self._database = database
         self._lease_seconds = lease_seconds
-        self._now = now
+        self._clock = now
         self._listeners: list[Callable[[], None]] = []
         self._listening = threading.Lock()
 
@@ -77,7 +76,9 @@ class SqlJobStore:
     def submit(self, new: NewJob, idempotency: IdempotencyKey | None = None) -> Job:
         """Store a job, or return the one that this request has already made; see the contract."""
         with self._database.transaction() as transaction:
-            row, is_new = submission.submit(transaction.connection, new, idempotency, self._now())
+            row, is_new = submission.submit(
+                transaction.connection, new, idempotency, self._now(transaction)
+            )
             job = job_of(row)
         if is_new:
             self._announce()
@@ -104,7 +105,7 @@ class SqlJobStore:
             is_due, due_at = scheduling.advance(connection, schedule, times, next_after, now=now)
             if is_due:
                 for new in requests:
-                    row, _ = submission.submit(connection, new, None, self._now())
+                    row, _ = submission.submit(connection, new, None, self._now(transaction))
                     submitted.append(job_of(row))
         if submitted:
             self._announce()
@@ -149,7 +150,7 @@ class SqlJobStore:
             findings.store(connection, job_id, answered)
             # Whoever asked for the same while it was paused wants what came since, too.
             again = bool(row.rerun_requested)
-            leasing.restart(connection, job_id, self._now(), runs_again=again)
+            leasing.restart(connection, job_id, self._now(transaction), runs_again=again)
             job = job_of(job_row(connection, job_id))
         self._announce()
         return job
@@ -203,7 +204,7 @@ class SqlJobStore:
                     update(jobs).where(jobs.c.job_id == job_id).values(cancel_requested=True)
                 )
                 if status is not JobStatus.RUNNING:
-                    leasing.end(connection, row, JobStatus.CANCELLED, None, self._now())
+                    leasing.end(connection, row, JobStatus.CANCELLED, None, self._now(transaction))
             return job_of(job_row(connection, job_id))
 
     def retry(self, job_id: str) -> Job:
@@ -228,7 +229,7 @@ class SqlJobStore:
                 )
             if row.is_planned:
                 plans.plan_retry(connection, row)
-            leasing.restart(connection, job_id, self._now())
+            leasing.restart(connection, job_id, self._now(transaction))
             job = job_of(job_row(connection, job_id))
         self._announce()
         return job
@@ -236,17 +237,19 @@ class SqlJobStore:
     def lease_next(self, owner: str, lanes: Collection[Lane] = tuple(Lane)) -> Lease | None:
         """Take the job of these lanes that should run next, or return None."""
         with self._database.read() as snapshot:
-            if not leasing.has_work(snapshot.connection, lanes, self._now()):
+            if not leasing.has_work(snapshot.connection, lanes, self._now(snapshot)):
                 return None
         with self._database.transaction() as transaction:
             return leasing.lease_next(
-                transaction.connection, owner, lanes, self._lease_seconds, self._now()
+                transaction.connection, owner, lanes, self._lease_seconds, self._now(transaction)
             )
 
     def renew(self, lease: Lease) -> None:
         """Extend the lease. Raises LeaseLost."""
         with self._database.transaction() as transaction:
-            leasing.renew(transaction.connection, lease, self._lease_seconds, self._now())
+            leasing.renew(
+                transaction.connection, lease, self._lease_seconds, self._now(transaction)
+            )
 
     def expire_own(self, owner_prefix: str) -> int:
         """Expire all leases of a former life of this controller; return their number."""
@@ -256,7 +259,7 @@ class SqlJobStore:
     def should_yield(self, lease: Lease) -> bool:
         """Say whether a job of higher priority waits for the same lane. Raises LeaseLost."""
         with self._database.read() as snapshot:
-            return leasing.should_yield(snapshot.connection, lease, self._now())
+            return leasing.should_yield(snapshot.connection, lease, self._now(snapshot))
 
     def is_cancel_requested(self, lease: Lease) -> bool:
         """Say whether somebody asked for the job to be cancelled. Raises LeaseLost."""
@@ -277,14 +280,14 @@ class SqlJobStore:
                 error=error,
                 delay_seconds=delay_seconds,
                 count_attempt=count_attempt,
-                now=self._now(),
+                now=self._now(transaction),
             )
         self._announce()
 
     def finish(self, lease: Lease, status: JobStatus, error: str | None) -> Job:
         """End the job, pause it, or queue it once more; ends the lease; see the contract."""
         with self._database.transaction() as transaction:
-            leasing.finish(transaction.connection, lease, status, error, self._now())
+            leasing.finish(transaction.connection, lease, status, error, self._now(transaction))
             job = job_of(job_row(transaction.connection, lease.job.job_id))
         self._announce()  # Another job may wait for this index.
         return job
@@ -350,7 +353,7 @@ class SqlJobStore:
     def checkpoint_embedded(self, transaction: Transaction, lease: Lease, done: ChunkDone) -> None:
         """Record that a chunk is embedded, and extend the lease. Raises LeaseLost, NotFound."""
         held_row(transaction.connection, lease)
-        now = self._now()
+        now = self._now(transaction)
         plans.record_embedded(
             transaction.connection,
             lease.job.job_id,
@@ -426,6 +429,9 @@ class SqlJobStore:
                 .order_by(jobs.c.created_at, jobs.c.job_id)
             )
             return [str(job_id) for job_id in connection.execute(query).scalars()]
+
+    def _now(self, snapshot: Snapshot) -> float:
+        return snapshot.now() if self._clock is None else self._clock()
 
     def _announce(self) -> None:
         with self._listening:

@@ -1,4 +1,4 @@
-"""Copies of a database in use, by SQLite's online backup API (https://www.sqlite.org/backup.html)."""
+"""Copies of a file in use, by SQLite's online backup API (https://www.sqlite.org/backup.html)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from imagedex.core.errors import StorageError
-from imagedex.database.connections import BUSY_TIMEOUT_SECONDS, Database
-from imagedex.database.faults import translated
+from imagedex.database._sqlite_faults import translated
 
 
-def back_up(database: Database, target: Path) -> None:
+def back_up(source: Path, target: Path, *, timeout_seconds: float) -> None:
     """Copy one consistent state of a database into a file of mode 0600, while it is in use.
 
     The file is checked, and there whole and durably or not at all; one of that name is replaced.
@@ -23,7 +22,7 @@ def back_up(database: Database, target: Path) -> None:
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        _copy(database.path, temporary)
+        _copy(source, temporary, timeout_seconds)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         temporary.replace(target)
@@ -43,16 +42,14 @@ def back_up(database: Database, target: Path) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path, timeout_seconds: float) -> None:
     with translated(target), closing(sqlite3.connect(target)) as copy:
         # A file of its own that nobody else opens; the caller flushes it once.
         copy.execute("PRAGMA synchronous = OFF")
         with (
             translated(source),
             closing(
-                sqlite3.connect(
-                    f"{source.as_uri()}?mode=rw", uri=True, timeout=BUSY_TIMEOUT_SECONDS
-                )
+                sqlite3.connect(f"{source.as_uri()}?mode=rw", uri=True, timeout=timeout_seconds)
             ) as original,
         ):
             # All in one step: readers of a write-ahead log hold up nobody, and steps would begin
