@@ -5,16 +5,24 @@ set -eu
 
 missing=
 command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
+# Debian keeps the server's programs out of the way, one directory for each version.
+ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null 2>&1 ||
+    missing="$missing postgresql"
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
-    echo "Not installed:$missing. The tests that need it are skipped; to run them:"
+    echo "Not installed:$missing. The tests that need them are skipped; to run those:"
     echo "    sudo apt-get install$missing"
     exit 0
 fi
 
 echo "Installing for the tests:$missing"
 export DEBIAN_FRONTEND=noninteractive
+# Each test run starts servers of its own; the package's need not run beside them.
+if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+    mkdir -p /etc/postgresql-common
+    echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf
+fi
 install() {
     # shellcheck disable=SC2086 # Each word is a package.
     apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 install --yes \
@@ -23,4 +31,4 @@ install() {
 # The package lists of a fresh machine are empty or old; then the first try fails.
 install 2>/dev/null ||
     { apt-get -qq -o DPkg::Lock::Timeout=300 update </dev/null && install; } ||
-    echo "apt-get could not install$missing; the tests that need it are skipped." >&2
+    echo "apt-get could not install$missing; the tests that need them are skipped." >&2

@@ -15,6 +15,8 @@ import hypothesis
 import pytest
 from pytest_socket import socket_allow_hosts
 
+pytest_plugins = ("support.databases",)
+
 # An optional evaluation folder beside the checkout: captions.tsv and images/.
 SHARED_EVAL = Path(__file__).resolve().parents[2] / "shared" / "eval" / "stamps"
 NO_SKIPS = pytest.StashKey[bool]()

@@ -18,6 +18,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 from pydantic_settings import (
@@ -280,7 +281,11 @@ class Settings(BaseSettings):
     """The whole tree."""
 
     model_config = SettingsConfigDict(
-        env_prefix="IMAGEDEX_", env_nested_delimiter="__", extra="forbid", frozen=True
+        env_prefix="IMAGEDEX_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,  # It may be a secret.
     )
 
     home: Path = Field(
@@ -302,10 +307,11 @@ class Settings(BaseSettings):
         description="The embedding model of new indexes: `bundled`, a name of `imagedex models "
         "list`, or the path of a directory with a model's files. An index keeps its own.",
     )
-    database_url: str | None = Field(
+    database_url: SecretStr | None = Field(
         None,
-        description="Where the SQLite database is, as `sqlite:////path/to/file`; by default below "
-        "the home. Other databases are not supported.",
+        description="Where the database is: `sqlite:////path/to/file`, by default below the home, "
+        "or `postgresql://user:password@host/name`, which needs "
+        "`pip install 'imagedex[postgresql]'` and an index prefix outside of the home.",
     )
     admin_key: SecretStr | None = Field(
         None, description="A key with all scopes, at least 16 characters long."
@@ -346,6 +352,21 @@ class Settings(BaseSettings):
     @classmethod
     def _make_absolute(cls, value: Path | None) -> Path | None:
         return _absolute(value)
+
+    @field_validator("database_url")
+    @classmethod
+    def _require_shared_index(
+        cls, value: SecretStr | None, info: ValidationInfo
+    ) -> SecretStr | None:
+        if value is not None and value.get_secret_value().startswith("postgresql"):
+            home, index_prefix = info.data.get("home"), info.data.get("index_prefix")
+            # Each controller has a home of its own, and the database names one index for all.
+            if index_prefix is None or (home is not None and index_prefix.is_relative_to(home)):
+                raise ValueError(
+                    "with PostgreSQL, IMAGEDEX_INDEX_PREFIX must be set, to a directory outside of "
+                    "IMAGEDEX_HOME that all controllers on this database reach by this path"
+                )
+        return value
 
     @field_validator("time_zone")
     @classmethod
@@ -398,7 +419,8 @@ class Settings(BaseSettings):
     @property
     def effective_database_url(self) -> str:
         """The database."""
-        return self.database_url or f"sqlite:///{self.home / 'imagedex.db'}"
+        given = "" if self.database_url is None else self.database_url.get_secret_value()
+        return given or f"sqlite:///{self.home / 'imagedex.db'}"
 
 
 def load_settings(config: Path | None = None, **overrides: Any) -> Settings:

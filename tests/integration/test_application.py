@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from imagedex.app import Application, build_application
+from imagedex.app.schedules import schedules
 from imagedex.cli.connection import local_client
 from imagedex.client import ServerProblem
 from imagedex.core.errors import (
@@ -218,3 +219,14 @@ def test_a_picture_is_read_for_the_model_that_the_index_has(home: Path, tmp_path
         other = replace(picture, fingerprint="other")
         with pytest.raises(FingerprintMismatch, match="send it again"):
             application.search(Query((other,), 3))
+
+
+def test_backups_are_scheduled_of_a_file_and_not_of_a_database_on_a_server(
+    database_url: str, tmp_path: Path
+) -> None:
+    settings = load_settings(
+        home=tmp_path / "home", index_prefix=tmp_path / "index", database_url=database_url
+    )
+    with closing(build_application(settings, run_jobs=False)) as application:
+        names = {one.name for one in schedules(application._base, application.snapshots)}
+    assert names == ({"backup", "rebuild"} if "sqlite" in database_url else {"rebuild"})

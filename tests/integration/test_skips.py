@@ -38,7 +38,8 @@ def suite(tmp_path: Path) -> Path:
     (tests / "conftest.py").write_text(CONFTEST.read_text("utf-8"))
     (tests / "test_some.py").write_text(SUITE)
     (tests / "test_module.py").write_text("import pytest\npytest.importorskip('no_such_module')\n")
-    (tests.parent / "pytest.ini").write_text("[pytest]\nmarkers = shared\n")
+    settings = f"[pytest]\nmarkers = shared\npythonpath = {CONFTEST.parent}\n"
+    (tests.parent / "pytest.ini").write_text(settings)
     return tests.parent
 
 

@@ -85,3 +85,34 @@ def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"missing\.toml"):
         load_settings(tmp_path / "missing.toml")
+
+
+def test_the_database_is_a_secret_that_does_not_show(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url = "postgresql://imagedex:geheim@db/imagedex"
+    monkeypatch.setenv("IMAGEDEX_DATABASE_URL", url)
+    monkeypatch.setenv("IMAGEDEX_INDEX_PREFIX", str(tmp_path / "index"))
+    settings = load_settings(home=tmp_path / "home")
+    assert settings.effective_database_url == url
+    assert "geheim" not in f"{settings!r} {settings} {settings.model_dump_json()}"
+
+
+@pytest.mark.parametrize("prefix", [None, "home/index"])
+def test_a_server_of_databases_needs_an_index_that_others_reach(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, prefix: str | None
+) -> None:
+    monkeypatch.setenv("IMAGEDEX_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("IMAGEDEX_DATABASE_URL", "postgresql://imagedex:geheim@db/imagedex")
+    if prefix is not None:
+        monkeypatch.setenv("IMAGEDEX_INDEX_PREFIX", str(tmp_path / prefix))
+    with pytest.raises(SettingsError, match=r"database_url.*IMAGEDEX_INDEX_PREFIX") as caught:
+        load_settings()
+    assert "geheim" not in f"{caught.value} {caught.value.__cause__}"
+
+
+def test_an_empty_database_url_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("IMAGEDEX_DATABASE_URL", "")
+    assert (
+        load_settings(home=tmp_path).effective_database_url == f"sqlite:///{tmp_path}/imagedex.db"
+    )

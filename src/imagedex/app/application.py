@@ -142,6 +142,12 @@ class Application:
 
     def keep_schedules(self) -> None:
         """Submit backups and rebuilds at the times of the settings, from now on."""
+        if self._base.database.is_shared and self.settings.backup.schedule:
+            _log.warning(
+                "database_not_backed_up",
+                database=self._base.database.where,
+                remedy="use pg_dump, and set IMAGEDEX_BACKUP__SCHEDULE to nothing",
+            )
         self._scheduler.start()
 
     def finish_upkeep(self) -> None:

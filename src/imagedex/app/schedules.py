@@ -9,13 +9,18 @@ from imagedex.upkeep import SnapshotJobs
 
 
 def schedules(base: Foundations, snapshots: SnapshotJobs) -> list[Schedule]:
-    """Return the schedules of backups, rebuilds and snapshots that are wanted."""
+    """Return the schedules of backups, rebuilds and snapshots that are wanted.
+
+    A shared database is backed up by its own tools.
+    """
     settings = base.settings
     wanted = {
         "backup": (settings.backup.schedule, lambda: _backups(base)),
         "rebuild": (settings.indexing.rebuild_schedule, lambda: _rebuilds(base)),
         "snapshot": (settings.snapshots.schedule, snapshots.scheduled),
     }
+    if base.database.is_shared:
+        del wanted["backup"]
     return [
         Schedule(name, CronTimes(cron, settings.time_zone), requests)
         for name, (cron, requests) in wanted.items()

@@ -69,6 +69,9 @@ class SqliteAdapter:
         """Return the clock of the machine, which all processes on the file share."""
         return time.time()
 
+    def require_usable(self, connection: Connection) -> None:
+        """Accept it: what cannot be used is found out when it is opened."""
+
     def is_missing(self) -> bool:
         """Say whether there is no file, or an empty one."""
         return not self._path.exists() or self._path.stat().st_size == 0

@@ -85,9 +85,11 @@ class Database:
         """Create or migrate all tables; all of it happens, or nothing.
 
         Without need it changes nothing; several processes may do it at once. Raises SettingsError
-        for a database that a newer version has migrated.
+        for a database that a newer version has migrated, and for one that cannot hold all that is
+        written to it.
         """
         with self.transaction() as transaction:
+            self._adapter.require_usable(transaction.connection)
             upgrade(transaction.connection, self.where)
 
     @contextmanager
@@ -151,20 +153,38 @@ class Database:
 
 
 def _adapter_of(url: str) -> DatabaseAdapter:
+    # URLs are not quoted in messages, since they hold passwords.
     parsed = _parsed(url)
-    # The URL is not quoted in messages, since those of other databases hold passwords.
     if parsed.drivername in ("sqlite", "sqlite+pysqlite"):
         return SqliteAdapter(parsed)
+    if parsed.drivername in ("postgresql", "postgresql+psycopg"):
+        return _postgresql(parsed)
     raise SettingsError(
-        f"The database {parsed.drivername!r} is not supported; use an SQLite file, "
-        "for example sqlite:////var/lib/imagedex.db."
+        f"The database {parsed.drivername!r} is not supported; use an SQLite file, for example "
+        "sqlite:////var/lib/imagedex.db, or a PostgreSQL server, for example "
+        "postgresql://user:password@host/imagedex."
     )
 
 
 def _parsed(url: str) -> URL:
     try:
         return make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError):
+        # Not chained: the error may quote a part of the URL, which may be one of a password.
         raise SettingsError(
-            "The database URL cannot be read; expected for example sqlite:////var/lib/imagedex.db."
+            "The database URL cannot be read; expected for example sqlite:////var/lib/imagedex.db, "
+            "or postgresql://user:password@host/imagedex, with %XX for what is no letter or digit "
+            "in a password."
+        ) from None
+
+
+def _postgresql(url: URL) -> DatabaseAdapter:
+    try:
+        # Here, since its driver is there for those only who use it.
+        from imagedex.database._postgresql import PostgresqlAdapter
+    except ImportError as error:
+        raise SettingsError(
+            "The database is PostgreSQL's, for which a driver is not installed; install it with: "
+            "pip install 'imagedex[postgresql]'"
         ) from error
+    return PostgresqlAdapter(url)

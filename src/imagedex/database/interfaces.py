@@ -47,6 +47,10 @@ class DatabaseAdapter(Protocol):
         """Return seconds since the epoch, of a clock that all who use the database share."""
         ...
 
+    def require_usable(self, connection: Connection) -> None:
+        """Raise SettingsError for a database that cannot hold what is written to it."""
+        ...
+
     def is_missing(self) -> bool:
         """Say whether there is nothing at all where the database should be."""
         ...

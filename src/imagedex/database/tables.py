@@ -1,8 +1,8 @@
 """Every table, as it is after all migrations (a test holds the two together).
 
-Moments are REAL seconds since the epoch, in UTC. Truth values are INTEGER 0 or 1. Partial unique
-indexes carry the rules that no race may break: one running job per lane of an
-index, and one active job per request.
+Moments are seconds since the epoch, in UTC, in double precision. Truth values are INTEGER 0 or 1 in
+SQLite, which has no other. Partial unique indexes carry the rules that no race may break: one
+running job per lane of an index, and one active job per request.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Table,
-    Text,
     false,
     text,
 )
+
+from imagedex.database.dialects import TEXT, only
 
 metadata = MetaData(
     naming_convention={
@@ -55,22 +56,22 @@ def _flag(name: str) -> Column[Any]:
     return _column(name, Boolean, server_default=false())
 
 
-def _only(condition: str) -> dict[str, Any]:
-    """Return the options that make an index partial."""
-    return {"sqlite_where": text(condition)}
-
-
 indexes = Table(
     "indexes",
     metadata,
     _column("index_id", Integer, primary_key=True, autoincrement=True),
-    _column("index_prefix", Text, unique=True),
+    _column("index_prefix", TEXT, unique=True),
     _column("created_at", Float),
     _count("generation"),  # What the rows of ``images`` describe; 0 for none.
     _column("updated_at", Float, nullable=True),  # When that generation was recorded.
     _count("indexed_images"),  # Kept totals: rows with a segment, and
     _count("failed_images"),  # rows whose state is failed.
     _count("fence"),  # Of the newest lease; the next one gets one more.
+    # How often rows of ``images`` that were there before were changed or deleted, whose catalog did
+    # so last, and how often it had happened when that one began to.
+    _count("changes"),
+    _column("changed_by", TEXT, nullable=True),
+    _count("changes_of_others"),
 )
 
 images = Table(
@@ -78,17 +79,17 @@ images = Table(
     metadata,
     _column("image_key", _BigKey, primary_key=True, autoincrement=True),
     _column("index_id", Integer, ForeignKey(indexes.c.index_id)),
-    _column("image_path", Text),
-    _column("state", Text),
+    _column("image_path", TEXT),
+    _column("state", TEXT),
     _column("segment", Integer, nullable=True),  # Where the vector lies,
     _column("segment_row", Integer, nullable=True),  # or null while there is none.
     _column("size", BigInteger, nullable=True),
     _column("mtime_ns", BigInteger, nullable=True),
-    _column("content_hash", Text, nullable=True),
+    _column("content_hash", TEXT, nullable=True),
     _column("width", Integer, nullable=True),
     _column("height", Integer, nullable=True),
-    _column("reason", Text, nullable=True),
-    _column("detail", Text, nullable=True),
+    _column("reason", TEXT, nullable=True),
+    _column("detail", TEXT, nullable=True),
     Index("uq_images_path", "index_id", "image_path", unique=True),
     Index("ix_images_location", "index_id", "segment", "segment_row"),
 )
@@ -97,7 +98,7 @@ missing_images = Table(
     "missing_images",  # Those that the last scan of their directory did not find.
     metadata,
     _column("index_id", Integer, ForeignKey(indexes.c.index_id), primary_key=True),
-    _column("image_path", Text, primary_key=True),
+    _column("image_path", TEXT, primary_key=True),
     _column("since", Float),  # When a scan missed it first.
 )
 
@@ -110,16 +111,16 @@ moving_indexes = Table(
 jobs = Table(
     "jobs",
     metadata,
-    _column("job_id", Text, primary_key=True),
+    _column("job_id", TEXT, primary_key=True),
     _column("index_id", Integer, ForeignKey(indexes.c.index_id)),
-    _column("kind", Text),
-    _column("status", Text),
+    _column("kind", TEXT),
+    _column("status", TEXT),
     _column("priority", Integer),
-    _column("dedupe_key", Text),
+    _column("dedupe_key", TEXT),
     _column("created_at", Float),
     _column("started_at", Float, nullable=True),
     _column("finished_at", Float, nullable=True),
-    _column("error", Text, nullable=True),
+    _column("error", TEXT, nullable=True),
     _flag("cancel_requested"),
     _flag("rerun_requested"),  # The same request came again when it might have been too late.
     _flag("is_planned"),
@@ -132,7 +133,7 @@ jobs = Table(
     _column("progressed_at", Float, nullable=True),  # When the last chunk was embedded.
     _column("waiting_since", Float),  # When it was queued last; a job that waits long rises.
     _column("not_before", Float),  # While it waits out a back-off.
-    _column("owner", Text, nullable=True),  # Of the lease, as long as it runs,
+    _column("owner", TEXT, nullable=True),  # Of the lease, as long as it runs,
     _column("fence", Integer, nullable=True),  # with the fence,
     _column("leased_at", Float, nullable=True),  # when it began,
     _column("leased_level", Integer, nullable=True),  # the risen priority that it had then,
@@ -147,47 +148,47 @@ jobs = Table(
         "uq_jobs_running_flow",
         "index_id",
         unique=True,
-        **_only(f"status = 'running' AND kind NOT IN {UPKEEP_KINDS}"),
+        **only(f"status = 'running' AND kind NOT IN {UPKEEP_KINDS}"),
     ),
     Index(
         "uq_jobs_running_upkeep",
         "index_id",
         unique=True,
-        **_only(f"status = 'running' AND kind IN {UPKEEP_KINDS}"),
+        **only(f"status = 'running' AND kind IN {UPKEEP_KINDS}"),
     ),
     Index(
         "uq_jobs_active",
         "index_id",
         "dedupe_key",
         unique=True,
-        **_only("status IN ('queued', 'running', 'paused')"),
+        **only("status IN ('queued', 'running', 'paused')"),
     ),
 )
 
 job_chunks = Table(
     "job_chunks",
     metadata,
-    _column("job_id", Text, ForeignKey(jobs.c.job_id), primary_key=True),
+    _column("job_id", TEXT, ForeignKey(jobs.c.job_id), primary_key=True),
     _column("number", Integer, primary_key=True),
-    _column("action", Text),
-    _column("state", Text),
+    _column("action", TEXT),
+    _column("state", TEXT),
     _column("images", Integer),  # How many it has; they stay known when the paths are gone.
-    _column("part", Text, nullable=True),
-    _column("worker_id", Text, nullable=True),
+    _column("part", TEXT, nullable=True),
+    _column("worker_id", TEXT, nullable=True),
     _column("seconds", Float, nullable=True),
     _column("done_at", Float, nullable=True),  # When it was embedded.
     _column("image_paths", LargeBinary, nullable=True),  # Compressed JSON; null once committed.
     Index("ix_job_chunks_state", "job_id", "state", "number"),
     Index("ix_job_chunks_done", "job_id", "done_at"),
-    Index("ix_job_chunks_embedded", "job_id", **_only("state = 'embedded'")),
+    Index("ix_job_chunks_embedded", "job_id", **only("state = 'embedded'")),
 )
 
 job_workers = Table(
     "job_workers",
     metadata,
-    _column("job_id", Text, ForeignKey(jobs.c.job_id), primary_key=True),
-    _column("worker_id", Text, primary_key=True),
-    _column("host", Text),
+    _column("job_id", TEXT, ForeignKey(jobs.c.job_id), primary_key=True),
+    _column("worker_id", TEXT, primary_key=True),
+    _column("host", TEXT),
     _count("images_processed"),
     _column("seconds", Float),
 )
@@ -195,10 +196,10 @@ job_workers = Table(
 job_failures = Table(
     "job_failures",
     metadata,
-    _column("job_id", Text, ForeignKey(jobs.c.job_id), primary_key=True),
-    _column("image_path", Text, primary_key=True),
-    _column("reason", Text),
-    _column("detail", Text),
+    _column("job_id", TEXT, ForeignKey(jobs.c.job_id), primary_key=True),
+    _column("image_path", TEXT, primary_key=True),
+    _column("reason", TEXT),
+    _column("detail", TEXT),
     _column("attempts", Integer),
     # The chunk in which it failed, or which is to try it again; null when planning failed it.
     _column("chunk", Integer, nullable=True),
@@ -209,7 +210,7 @@ job_failures = Table(
 job_findings = Table(
     "job_findings",  # Of a job that scans.
     metadata,
-    _column("job_id", Text, ForeignKey(jobs.c.job_id), primary_key=True),
+    _column("job_id", TEXT, ForeignKey(jobs.c.job_id), primary_key=True),
     _count("added"),
     _count("changed"),
     _count("unchanged"),
@@ -224,18 +225,18 @@ job_findings = Table(
 schedules = Table(
     "schedules",
     metadata,
-    _column("name", Text, primary_key=True),
-    _column("times", Text),  # What ``due_at`` follows from: cron fields and time zone.
+    _column("name", TEXT, primary_key=True),
+    _column("times", TEXT),  # What ``due_at`` follows from: cron fields and time zone.
     _column("due_at", Float),
 )
 
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,
-    _column("client", Text, primary_key=True),
-    _column("key", Text, primary_key=True),
-    _column("request_hash", Text),
-    _column("job_id", Text, ForeignKey(jobs.c.job_id)),
+    _column("client", TEXT, primary_key=True),
+    _column("key", TEXT, primary_key=True),
+    _column("request_hash", TEXT),
+    _column("job_id", TEXT, ForeignKey(jobs.c.job_id)),
     _column("created_at", Float),
     Index("ix_idempotency_keys_age", "created_at"),
 )
@@ -243,10 +244,10 @@ idempotency_keys = Table(
 api_keys = Table(
     "api_keys",
     metadata,
-    _column("key_id", Text, primary_key=True),
-    _column("name", Text),
-    _column("secret_hash", Text),
-    _column("scopes", Text),  # Words with a space between them.
+    _column("key_id", TEXT, primary_key=True),
+    _column("name", TEXT),
+    _column("secret_hash", TEXT),
+    _column("scopes", TEXT),  # Words with a space between them.
     _column("created_at", Float),
     _column("revoked_at", Float, nullable=True),
 )

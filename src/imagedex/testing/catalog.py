@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,10 @@ def make_failure(
 
 
 class CatalogContract:
-    """Subclass it and give the fixtures ``catalog`` and ``database`` (whose transactions count)."""
+    """Subclass it and give the fixtures ``catalog`` and ``database`` (whose transactions count).
+
+    ``other_catalog`` is what another process on that database would have.
+    """
 
     @pytest.fixture
     def index_id(self, catalog: Catalog) -> int:
@@ -463,6 +467,43 @@ class CatalogContract:
         assert (like(10), like(50)) == ([], [])
         store(1, "/e", 10)
         assert like(10) == ["/e"]
+
+    def test_contents_are_found_by_the_size_that_another_process_gave_their_file(
+        self, catalog: Catalog, other_catalog: Catalog, index_id: int
+    ) -> None:
+        generations = count(1)
+
+        def store(by: Catalog, path: str, size: int) -> None:
+            facts = replace(make_facts(path), stamp=FileStamp(size, 1))
+            generation = next(generations)
+            with self._kept_database.transaction() as transaction:
+                by.record_generation(
+                    transaction,
+                    index_id,
+                    generation=generation,
+                    indexed=[(RowLocation(generation, 0), facts)],
+                )
+
+        def like(size: int) -> list[list[str]]:
+            found = [one.contents_like(index_id, FileStamp(size, 1)) for one in both]
+            return [[content.image_path for content in contents] for contents in found]
+
+        both = (catalog, other_catalog)
+        store(catalog, "/a", 10)
+        assert like(10) == [["/a"], ["/a"]]
+        store(other_catalog, "/a", 20)
+        assert (like(10), like(20)) == ([[], []], [["/a"], ["/a"]])
+        store(other_catalog, "/a", 30)
+        store(catalog, "/b", 40)
+        assert (like(30), like(40)) == ([["/a"], ["/a"]], [["/b"], ["/b"]])
+        for by, size in zip(
+            (catalog, other_catalog, catalog, other_catalog), range(50, 54), strict=True
+        ):
+            store(by, "/a", size)
+        assert (like(50), like(53)) == ([[], []], [["/a"], ["/a"]])
+        with self._kept_database.transaction() as transaction:
+            other_catalog.forget_index(transaction, index_id)
+        assert (like(40), like(53)) == ([[], []], [[], []])
 
     def test_contents_are_found_though_those_of_another_index_went_away(
         self, catalog: Catalog, index_id: int

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from imagedex.catalog import SqlCatalog
 from imagedex.database import Database
@@ -15,22 +12,13 @@ from imagedex.jobs import ChunkState, JobStatus, SqlJobStore
 from imagedex.testing.job_store import make_new_job
 from support.children import child, read_line, run_together, write_line
 
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'imagedex.db'}")
-    database.upgrade()
-    yield database
-    database.close()
-
-
 _SUBMIT = """
     import sys
     from imagedex.database import Database
     from imagedex.jobs import IdempotencyKey, SqlJobStore
     from imagedex.testing.job_store import make_new_job
 
-    store = SqlJobStore(Database(f"sqlite:///{sys.argv[1]}"))
+    store = SqlJobStore(Database(sys.argv[1]))
     print("ready")
     sys.stdin.readline()
     for number in range(20):
@@ -40,14 +28,36 @@ _SUBMIT = """
 
 
 def test_processes_that_submit_the_same_requests_at_once_get_the_same_jobs(
-    database: Database,
+    database: Database, database_url: str
 ) -> None:
     index_id = SqlCatalog(database).ensure_index(Path("/index")).index_id
-    outputs = run_together(_SUBMIT, [(database.where, index_id)] * 3)
+    outputs = run_together(_SUBMIT, [(database_url, index_id)] * 3)
     assert outputs[0] == outputs[1] == outputs[2]
     assert len(set(outputs[0])) == 20
     page = SqlJobStore(database).list_jobs(status=JobStatus.QUEUED, limit=1, cursor=None)
     assert page.total == 20
+
+
+_SUBMIT_ONE = """
+    import sys
+    from imagedex.database import Database
+    from imagedex.jobs import SqlJobStore
+    from imagedex.testing.job_store import make_new_job
+
+    store = SqlJobStore(Database(sys.argv[1]))
+    print("ready")
+    sys.stdin.readline()
+    print(*{store.submit(make_new_job(int(sys.argv[2]))).job_id for _ in range(200)})
+"""
+
+
+def test_one_request_that_comes_hundreds_of_times_at_once_makes_one_job(
+    database: Database, database_url: str
+) -> None:
+    index_id = SqlCatalog(database).ensure_index(Path("/index")).index_id
+    outputs = run_together(_SUBMIT_ONE, [(database_url, index_id)] * 2)
+    page = SqlJobStore(database).list_jobs(status=None, limit=9, cursor=None)
+    assert outputs == [[job.job_id] for job in page.items] * 2
 
 
 _RACE = """
@@ -56,7 +66,7 @@ _RACE = """
     from imagedex.database import Database
     from imagedex.jobs import JobStatus, SqlJobStore
 
-    database = Database(f"sqlite:///{sys.argv[1]}")
+    database = Database(sys.argv[1])
     store = SqlJobStore(database, lease_seconds=600)
     print("ready")
     sys.stdin.readline()
@@ -70,7 +80,9 @@ _RACE = """
 """
 
 
-def test_processes_that_race_for_leases_run_each_job_once(database: Database) -> None:
+def test_processes_that_race_for_leases_run_each_job_once(
+    database: Database, database_url: str
+) -> None:
     store = SqlJobStore(database)
     catalog = SqlCatalog(database)
     indexes = [catalog.ensure_index(Path(f"/index/{name}")).index_id for name in "ab"]
@@ -79,7 +91,7 @@ def test_processes_that_race_for_leases_run_each_job_once(database: Database) ->
         for index_id in indexes
         for number in range(15)
     }
-    outputs = run_together(_RACE, [(database.where, name) for name in ("x", "y", "z")])
+    outputs = run_together(_RACE, [(database_url, name) for name in ("x", "y", "z")])
     leased = [line.split() for output in outputs for line in output]
     assert Counter(job_id for job_id, _, _ in leased) == dict.fromkeys(submitted, 1)
     for index_id in indexes:
@@ -96,7 +108,7 @@ _CONTROLLER = """
     from imagedex.jobs import ChunkState, JobKind, JobRunner, SqlJobStore
     from imagedex.testing.job_store import make_done, make_plan
 
-    database = Database(f"sqlite:///{sys.argv[1]}")
+    database = Database(sys.argv[1])
     store = SqlJobStore(database, lease_seconds=600)
 
     def handler(run):
@@ -122,14 +134,14 @@ _CONTROLLER = """
 
 
 def test_a_job_whose_controller_is_killed_goes_on_after_its_last_chunk(
-    database: Database,
+    database: Database, database_url: str
 ) -> None:
     store = SqlJobStore(database)
     index_id = SqlCatalog(database).ensure_index(Path("/index")).index_id
     job = store.submit(make_new_job(index_id))
     told: list[int] = []
     for life in range(4):
-        with child(_CONTROLLER, database.where, life) as controller:
+        with child(_CONTROLLER, database_url, life) as controller:
             for _ in range(15):
                 told.append(int(read_line(controller)))
                 if told[-1] % 15 != 14:

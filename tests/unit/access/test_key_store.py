@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,52 +20,39 @@ class TestInMemoryKeyStore(KeyStoreContract):
         return InMemoryKeyStore()
 
 
-@pytest.fixture
-def database_file(tmp_path: Path) -> Path:
-    return tmp_path / "imagedex.db"
-
-
-@pytest.fixture
-def database(database_file: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{database_file}")
-    database.upgrade()
-    yield database
-    database.close()
-
-
 class TestSqlKeyStore(KeyStoreContract):
     @pytest.fixture
     def key_store(self, database: Database) -> KeyStore:
         return SqlKeyStore(database)
 
-    def test_keys_outlast_the_connection(self, database: Database, database_file: Path) -> None:
+    def test_keys_outlast_the_connection(self, database: Database, database_url: str) -> None:
         moment = datetime(2025, 11, 14, 12, 34, 56, 789012, tzinfo=UTC)
         stored = make_stored_key("aaaaaaaaaaaa", Scope.QUERY, Scope.INDEX, created_at=moment)
         SqlKeyStore(database).add(stored)
-        again = Database(f"sqlite:///{database_file}")
+        again = Database(database_url)
         try:
             assert SqlKeyStore(again).find("aaaaaaaaaaaa") == stored
         finally:
             again.close()
 
     def test_key_that_another_process_revoked_is_revoked_here_at_once(
-        self, database: Database, database_file: Path
+        self, database: Database, database_url: str
     ) -> None:
         store = SqlKeyStore(database)
         store.add(make_stored_key("aaaaaaaaaaaa"))
-        with sqlite3.connect(database_file) as other:
-            other.execute("UPDATE api_keys SET revoked_at = 1763123696.0")
+        moment = datetime.fromtimestamp(1763123696, UTC)
+        other = Database(database_url)
+        SqlKeyStore(other).revoke("aaaaaaaaaaaa", moment)
         other.close()
         found = store.find("aaaaaaaaaaaa")
         assert found is not None
-        assert found.key.revoked_at == datetime.fromtimestamp(1763123696, UTC)
+        assert found.key.revoked_at == moment
 
-    def test_database_that_is_none_is_a_storage_error(
-        self, database: Database, database_file: Path
-    ) -> None:
-        database.close()
-        for file in database_file.parent.glob("imagedex.db*"):
-            file.unlink()
-        database_file.write_bytes(b"not a database, but long enough to be read as one" * 100)
-        with pytest.raises(StorageError):
-            SqlKeyStore(database).find("aaaaaaaaaaaa")
+
+def test_database_that_is_none_is_a_storage_error(tmp_path: Path) -> None:
+    path = tmp_path / "imagedex.db"
+    path.write_bytes(b"not a database, but long enough to be read as one" * 100)
+    database = Database(f"sqlite:///{path}")
+    with pytest.raises(StorageError):
+        SqlKeyStore(database).find("aaaaaaaaaaaa")
+    database.close()

@@ -14,14 +14,6 @@ from imagedex.database import Database
 from imagedex.testing.catalog import CatalogContract, make_facts, make_failure
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'imagedex.db'}")
-    database.upgrade()
-    yield database
-    database.close()
-
-
 @pytest.fixture(scope="module")
 def shared_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     """For examples of one test, which use an index each."""
@@ -34,6 +26,10 @@ def shared_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databa
 class TestSqlCatalog(CatalogContract):
     @pytest.fixture
     def catalog(self, database: Database) -> Catalog:
+        return SqlCatalog(database)
+
+    @pytest.fixture
+    def other_catalog(self, database: Database) -> Catalog:
         return SqlCatalog(database)
 
 

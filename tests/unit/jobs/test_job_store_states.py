@@ -311,13 +311,13 @@ class JobStoreMachine(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def database_of(tmp_path: Path, empty_database: Path) -> Callable[[], Database]:
+def database_of(tmp_path: Path, sqlite_template: Path) -> Callable[[], Database]:
     """A maker of fresh databases; each example needs one."""
     numbers = iter(range(1_000_000))
 
     def make() -> Database:
         path = tmp_path / f"{next(numbers)}.db"
-        shutil.copy(empty_database, path)
+        shutil.copy(sqlite_template, path)
         return Database(f"sqlite:///{path}")
 
     return make

@@ -62,6 +62,11 @@ def waiting_for(event: threading.Event) -> Handler:
 
 
 @pytest.fixture
+def database(sqlite_database: Database) -> Database:
+    return sqlite_database
+
+
+@pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
 

@@ -57,6 +57,11 @@ class _Scheduled:
 
 
 @pytest.fixture
+def database(sqlite_database: Database) -> Database:
+    return sqlite_database
+
+
+@pytest.fixture
 def clock() -> ManualClock:
     return ManualClock(datetime(2026, 11, 22, 2, 59, 50, tzinfo=UTC).timestamp())
 

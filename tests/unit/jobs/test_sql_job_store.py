@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event
 
+from imagedex.catalog import SqlCatalog
 from imagedex.database import Database
 from imagedex.jobs import JobStore, SqlJobStore
 from imagedex.testing.job_store import (
@@ -36,10 +38,12 @@ def test_a_request_is_unpacked_only_when_somebody_looks_into_it(
 
 
 def test_embedded_chunks_are_found_without_a_look_at_all_past_jobs(
-    database: Database, index_ids: tuple[int, int]
+    sqlite_database: Database,
 ) -> None:
+    database = sqlite_database
+    index_id = SqlCatalog(database).ensure_index(Path("/index")).index_id
     store = SqlJobStore(database)
-    job = store.submit(make_new_job(index_ids[0]))
+    job = store.submit(make_new_job(index_id))
     lease = store.lease_next("a")
     assert lease is not None
     store.save_plan(lease, make_plan("/1"), total_images=1, settled_images=0, failures=())
@@ -52,7 +56,7 @@ def test_embedded_chunks_are_found_without_a_look_at_all_past_jobs(
 
     event.listen(Engine, "before_cursor_execute", note)
     try:
-        assert store.embedded_job_ids(index_ids[0]) == [job.job_id]
+        assert store.embedded_job_ids(index_id) == [job.job_id]
     finally:
         event.remove(Engine, "before_cursor_execute", note)
     with database.read() as snapshot:

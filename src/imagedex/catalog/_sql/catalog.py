@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from imagedex.catalog._sql.statements import (
     PLACE,
     by_path,
 )
-from imagedex.catalog._sql.tally import Tally, known_images
+from imagedex.catalog._sql.tally import Tally, changed_by, known_images
 from imagedex.catalog.interfaces import (
     CatalogCounts,
     CatalogEntry,
@@ -37,6 +38,7 @@ from imagedex.catalog.interfaces import (
 from imagedex.core.errors import NotFound
 from imagedex.core.images import FailureReason, FileStamp, ImageFacts, ImageFailure, RowLocation
 from imagedex.database import Database, Snapshot, Transaction
+from imagedex.database.dialects import insert_many, one_row
 from imagedex.database.tables import images, indexes, missing_images, moving_indexes
 
 _BATCH = 5000  # Images that are held in memory at once, however long an iterable is.
@@ -53,7 +55,8 @@ class SqlCatalog:
         """Take the database, whose clock counts unless ``now`` is another."""
         self._database = database
         self._clock = now
-        self._sizes = ContentSizes()
+        self._name = secrets.token_hex(8)
+        self._sizes = ContentSizes(self._name)
 
     def ensure_index(self, index_prefix: Path) -> IndexEntry:
         """Return the index's entry, creating it when this prefix is new."""
@@ -99,9 +102,8 @@ class SqlCatalog:
             with self._database.read() as snapshot:
                 # A column at a time, which the driver reads without keeping other threads waiting:
                 # a scan of a million unchanged files takes little longer than their rows would.
-                driver: Any = snapshot.connection.connection.driver_connection
                 values = (index_id, after, end, OUTLINE_ROWS)
-                after, *columns = driver.execute(OUTLINE, values).fetchone()
+                after, *columns = one_row(snapshot.connection, OUTLINE, values)
             outline = Outline(*map(json.loads, columns))
             if outline.image_paths:
                 yield outline
@@ -146,8 +148,7 @@ class SqlCatalog:
         if values.keys() == known.keys():
             return
         connection.execute(delete(missing_images).where(*_missing_below(index_id, directory)))
-        if values:
-            connection.execute(insert(missing_images), list(values.values()))
+        insert_many(connection, missing_images, list(values.values()))
 
     def contents_like(self, index_id: int, stamp: FileStamp) -> list[StoredContent]:
         """Return contents of indexed images that a file of this stamp may have."""
@@ -235,9 +236,9 @@ class SqlCatalog:
         connection = transaction.connection
         if generation <= _recorded_generation(connection, index_id):
             return
-        connection.execute(
-            insert(moving_indexes).prefix_with("OR IGNORE").values(index_id=index_id)
-        )
+        is_known = select(moving_indexes).where(moving_indexes.c.index_id == index_id)
+        if connection.execute(is_known).first() is None:
+            connection.execute(insert(moving_indexes).values(index_id=index_id))
         connection.execute(
             update(indexes)
             .where(indexes.c.index_id == index_id)
@@ -392,14 +393,20 @@ class SqlCatalog:
         connection.execute(
             update(indexes)
             .where(indexes.c.index_id == index_id)
-            .values(generation=0, updated_at=None, indexed_images=0, failed_images=0)
+            .values(
+                generation=0,
+                updated_at=None,
+                indexed_images=0,
+                failed_images=0,
+                **changed_by(self._name),
+            )
         )
 
     def _now(self, snapshot: Snapshot) -> float:
         return snapshot.now() if self._clock is None else self._clock()
 
     def _tally(self, transaction: Transaction, index_id: int) -> Tally:
-        tally = Tally(transaction.connection, index_id)
+        tally = Tally(transaction.connection, index_id, owner=self._name)
         transaction.after_commit(lambda: self._sizes.look_again(tally.touched))
         return tally
 

@@ -5,15 +5,19 @@ image that is indexed. The sizes of photos follow no order: in an index of the d
 new ones touched nearly a thousand pages, each written twice. Here they take 24 bytes an image, and
 a million are read in two seconds when the first is asked for (decision 19).
 
-What is found may be out of date, as after a change by another process. So whoever asks looks the
-images up, and what is missed costs an image to be embedded once more.
+Another process on the database adds images, which are read when they are asked for, as this one's
+own are. When it has changed or deleted some that were there before, all sizes are read anew: nobody
+says which they were. The table of indexes says how many such changes are those of others.
+
+What is found may be out of date by what changes at this moment. So whoever asks looks the images
+up, and what is missed costs an image to be embedded once more.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +27,7 @@ from sqlalchemy import Connection
 
 from imagedex.catalog._sql.batches import MAX_PARAMETERS, in_batches
 from imagedex.core.images import FileStamp
+from imagedex.database.dialects import for_drivers, one_row
 
 _KEYS_AT_ONCE = 50_000
 _LEAST_MERGED = 20_000
@@ -31,16 +36,26 @@ _RECENT_SHARE = 0.1  # Of the others; then they are merged.
 # A column at a time, which the driver reads without keeping other threads waiting. The sign before
 # the index keeps SQLite from going by that in the place of the keys.
 _COLUMNS = """
-SELECT json_group_array(image_key), json_group_array(size), json_group_array(ifnull(mtime_ns, 0))
-FROM images WHERE +index_id = ? AND state = 'indexed' AND size IS NOT NULL AND
+SELECT json_array(image_key), json_array(size), json_array(mtime)
+FROM (
+  SELECT image_key, size, coalesce(mtime_ns, 0) AS mtime FROM images
+  WHERE +index_id = ? AND state = 'indexed' AND size IS NOT NULL AND {}
+) AS columns
 """
-_IN_RANGE = _COLUMNS + "image_key > ? AND image_key <= ?"
+_IN_RANGE = for_drivers(_COLUMNS.format("image_key > ? AND image_key <= ?"))
+_HOW_FAR = for_drivers("""
+SELECT (SELECT max(image_key) FROM images),
+  sum(CASE WHEN changed_by = ? THEN changes_of_others ELSE changes END)
+FROM indexes
+""")
 
 
 class ContentSizes:
     """The sizes of the indexed images of all indexes. Safe to use from several threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, owner: str) -> None:
+        """Take the name under which the changes stand that are told by ``look_again``."""
+        self._owner = owner
         self._lock = threading.Lock()  # Never held while something is read.
         self._columns: dict[int, _SizeColumn] = {}
 
@@ -52,7 +67,7 @@ class ContentSizes:
         At most twice ``most``. The connection has read nothing yet in its transaction.
         """
         with self._lock:
-            column = self._columns.setdefault(index_id, _SizeColumn(index_id))
+            column = self._columns.setdefault(index_id, _SizeColumn(index_id, self._owner))
         return column.keys_like(connection, stamp, most)
 
     def look_again(self, keys: Collection[int]) -> None:
@@ -113,12 +128,14 @@ _EMPTY = _Block(*(np.empty(0, dtype=np.int64) for _ in range(3)))
 class _SizeColumn:
     """The sizes of one index's images."""
 
-    def __init__(self, index_id: int) -> None:
+    def __init__(self, index_id: int, owner: str) -> None:
         self._index_id = index_id
+        self._owner = owner
         self._reading = threading.Lock()
         self._settled = _EMPTY
         self._recent = _EMPTY
         self._last_key = 0
+        self._changes_of_others: int | None = None
         self._again: set[int] = set()
         self._again_lock = threading.Lock()
 
@@ -145,12 +162,15 @@ class _SizeColumn:
             raise
 
     def _read_all(self, connection: Connection, again: Collection[int]) -> None:
-        # Straight to the driver: through SQLAlchemy it takes as long again, for each new file.
-        driver: Any = connection.connection.driver_connection
-        highest = driver.execute("SELECT max(image_key) FROM images").fetchone()[0] or 0
+        highest, changes = one_row(connection, _HOW_FAR, (self._owner,))
+        highest = highest or 0
+        if changes != self._changes_of_others:
+            self._settled = self._recent = _EMPTY
+            self._last_key = 0
+            self._changes_of_others = changes
         if highest == self._last_key and not again:
             return
-        new = [_Block.of(columns) for columns in self._read(driver, highest, again)]
+        new = [_Block.of(columns) for columns in self._read(connection, highest, again)]
         recent = self._recent.without(again).with_all(new)
         self._settled = self._settled.without(again)
         if len(recent.keys) > max(_LEAST_MERGED, _RECENT_SHARE * len(self._settled.keys)):
@@ -159,12 +179,14 @@ class _SizeColumn:
         # The key of the last image may be given anew when that is deleted.
         self._last_key = highest
 
-    def _read(self, driver: Any, highest: int, again: Collection[int]) -> Iterator[Any]:
+    def _read(
+        self, connection: Connection, highest: int, again: Collection[int]
+    ) -> Iterator[Sequence[str]]:
         for first in range(self._last_key, highest, _KEYS_AT_ONCE):
             values = (self._index_id, first, min(highest, first + _KEYS_AT_ONCE))
-            yield driver.execute(_IN_RANGE, values).fetchone()
+            yield one_row(connection, _IN_RANGE, values)
         # What is above the last key was read just now.
         for keys in in_batches((key for key in again if key <= self._last_key), MAX_PARAMETERS):
             marks = ",".join("?" * len(keys))
-            statement = f"{_COLUMNS} image_key IN ({marks})"
-            yield driver.execute(statement, (self._index_id, *keys)).fetchone()
+            among = for_drivers(_COLUMNS.format(f"image_key IN ({marks})"))
+            yield one_row(connection, among, (self._index_id, *keys))

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import Row, bindparam, delete, select, update
 
 from imagedex.catalog.interfaces import ImageState
+from imagedex.database.dialects import for_drivers
 from imagedex.database.tables import images, indexes, missing_images, moving_indexes
 
 AnyRow: TypeAlias = Row[*tuple[Any, ...]]
@@ -74,16 +75,15 @@ FORGET_MISSING = delete(missing_images).where(
     missing_images.c.image_path.in_(bindparam("paths", expanding=True)),
 )
 OUTLINE_ROWS = 10_000
-OUTLINE = """
-SELECT max(path), json_group_array(path), json_group_array(size), json_group_array(mtime),
-  json_group_array(is_indexed)
+OUTLINE = for_drivers("""
+SELECT max(path), json_array(path), json_array(size), json_array(mtime), json_array(is_indexed)
 FROM (
-  SELECT image_path AS path, ifnull(size, -1) AS size, ifnull(mtime_ns, 0) AS mtime,
-    state = 'indexed' AND segment IS NOT NULL AS is_indexed
+  SELECT image_path AS path, coalesce(size, -1) AS size, coalesce(mtime_ns, 0) AS mtime,
+    CASE WHEN state = 'indexed' AND segment IS NOT NULL THEN 1 ELSE 0 END AS is_indexed
   FROM images
   WHERE index_id = ? AND image_path > ? AND image_path < ? ORDER BY image_path LIMIT ?
-)
-"""
+) AS files
+""")
 
 
 def by_path(index_id: int, paths: Sequence[str]) -> dict[str, Any]:

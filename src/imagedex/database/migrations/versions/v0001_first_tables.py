@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from imagedex.database.dialects import TEXT, only
+
 revision = "0001"
 down_revision = None
 
@@ -11,10 +13,10 @@ def upgrade() -> None:
     """Create all tables and indexes."""
     op.create_table(
         "api_keys",
-        sa.Column("key_id", sa.Text(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("secret_hash", sa.Text(), nullable=False),
-        sa.Column("scopes", sa.Text(), nullable=False),
+        sa.Column("key_id", TEXT, nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("secret_hash", TEXT, nullable=False),
+        sa.Column("scopes", TEXT, nullable=False),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("revoked_at", sa.Float(), nullable=True),
         sa.PrimaryKeyConstraint("key_id", name=op.f("pk_api_keys")),
@@ -23,7 +25,7 @@ def upgrade() -> None:
     op.create_table(
         "indexes",
         sa.Column("index_id", sa.Integer(), autoincrement=True, nullable=False),
-        sa.Column("index_prefix", sa.Text(), nullable=False),
+        sa.Column("index_prefix", TEXT, nullable=False),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("generation", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("updated_at", sa.Float(), nullable=True),
@@ -43,18 +45,18 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("index_id", sa.Integer(), nullable=False),
-        sa.Column("image_path", sa.Text(), nullable=False),
-        sa.Column("image_id", sa.Text(), nullable=False),
-        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("image_path", TEXT, nullable=False),
+        sa.Column("image_id", TEXT, nullable=False),
+        sa.Column("state", TEXT, nullable=False),
         sa.Column("segment", sa.Integer(), nullable=True),
         sa.Column("segment_row", sa.Integer(), nullable=True),
         sa.Column("size", sa.BigInteger(), nullable=True),
         sa.Column("mtime_ns", sa.BigInteger(), nullable=True),
-        sa.Column("content_hash", sa.Text(), nullable=True),
+        sa.Column("content_hash", TEXT, nullable=True),
         sa.Column("width", sa.Integer(), nullable=True),
         sa.Column("height", sa.Integer(), nullable=True),
-        sa.Column("reason", sa.Text(), nullable=True),
-        sa.Column("detail", sa.Text(), nullable=True),
+        sa.Column("reason", TEXT, nullable=True),
+        sa.Column("detail", TEXT, nullable=True),
         sa.ForeignKeyConstraint(
             ["index_id"], ["indexes.index_id"], name=op.f("fk_images_index_id")
         ),
@@ -66,16 +68,16 @@ def upgrade() -> None:
 
     op.create_table(
         "jobs",
-        sa.Column("job_id", sa.Text(), nullable=False),
+        sa.Column("job_id", TEXT, nullable=False),
         sa.Column("index_id", sa.Integer(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("kind", TEXT, nullable=False),
+        sa.Column("status", TEXT, nullable=False),
         sa.Column("priority", sa.Integer(), nullable=False),
-        sa.Column("dedupe_key", sa.Text(), nullable=False),
+        sa.Column("dedupe_key", TEXT, nullable=False),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("started_at", sa.Float(), nullable=True),
         sa.Column("finished_at", sa.Float(), nullable=True),
-        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("error", TEXT, nullable=True),
         sa.Column("cancel_requested", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("rerun_requested", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("is_planned", sa.Boolean(), server_default=sa.false(), nullable=False),
@@ -88,7 +90,7 @@ def upgrade() -> None:
         sa.Column("progressed_at", sa.Float(), nullable=True),
         sa.Column("waiting_since", sa.Float(), nullable=False),
         sa.Column("not_before", sa.Float(), nullable=False),
-        sa.Column("owner", sa.Text(), nullable=True),
+        sa.Column("owner", TEXT, nullable=True),
         sa.Column("fence", sa.Integer(), nullable=True),
         sa.Column("leased_at", sa.Float(), nullable=True),
         sa.Column("leased_level", sa.Integer(), nullable=True),
@@ -105,22 +107,22 @@ def upgrade() -> None:
         "jobs",
         ["index_id", "dedupe_key"],
         unique=True,
-        sqlite_where=sa.text("status IN ('queued', 'running', 'paused')"),
+        **only("status IN ('queued', 'running', 'paused')"),
     )
     op.create_index(
         "uq_jobs_running",
         "jobs",
         ["index_id"],
         unique=True,
-        sqlite_where=sa.text("status = 'running'"),
+        **only("status = 'running'"),
     )
 
     op.create_table(
         "idempotency_keys",
-        sa.Column("client", sa.Text(), nullable=False),
-        sa.Column("key", sa.Text(), nullable=False),
-        sa.Column("request_hash", sa.Text(), nullable=False),
-        sa.Column("job_id", sa.Text(), nullable=False),
+        sa.Column("client", TEXT, nullable=False),
+        sa.Column("key", TEXT, nullable=False),
+        sa.Column("request_hash", TEXT, nullable=False),
+        sa.Column("job_id", TEXT, nullable=False),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.ForeignKeyConstraint(
             ["job_id"], ["jobs.job_id"], name=op.f("fk_idempotency_keys_job_id")
@@ -131,13 +133,13 @@ def upgrade() -> None:
 
     op.create_table(
         "job_chunks",
-        sa.Column("job_id", sa.Text(), nullable=False),
+        sa.Column("job_id", TEXT, nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
-        sa.Column("action", sa.Text(), nullable=False),
-        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("action", TEXT, nullable=False),
+        sa.Column("state", TEXT, nullable=False),
         sa.Column("images", sa.Integer(), nullable=False),
-        sa.Column("part", sa.Text(), nullable=True),
-        sa.Column("worker_id", sa.Text(), nullable=True),
+        sa.Column("part", TEXT, nullable=True),
+        sa.Column("worker_id", TEXT, nullable=True),
         sa.Column("seconds", sa.Float(), nullable=True),
         sa.Column("done_at", sa.Float(), nullable=True),
         sa.Column("image_paths", sa.LargeBinary(), nullable=True),
@@ -149,10 +151,10 @@ def upgrade() -> None:
 
     op.create_table(
         "job_failures",
-        sa.Column("job_id", sa.Text(), nullable=False),
-        sa.Column("image_path", sa.Text(), nullable=False),
-        sa.Column("reason", sa.Text(), nullable=False),
-        sa.Column("detail", sa.Text(), nullable=False),
+        sa.Column("job_id", TEXT, nullable=False),
+        sa.Column("image_path", TEXT, nullable=False),
+        sa.Column("reason", TEXT, nullable=False),
+        sa.Column("detail", TEXT, nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("chunk", sa.Integer(), nullable=True),
         sa.Column("is_retrying", sa.Boolean(), server_default=sa.false(), nullable=False),
@@ -163,9 +165,9 @@ def upgrade() -> None:
 
     op.create_table(
         "job_workers",
-        sa.Column("job_id", sa.Text(), nullable=False),
-        sa.Column("worker_id", sa.Text(), nullable=False),
-        sa.Column("host", sa.Text(), nullable=False),
+        sa.Column("job_id", TEXT, nullable=False),
+        sa.Column("worker_id", TEXT, nullable=False),
+        sa.Column("host", TEXT, nullable=False),
         sa.Column("images_processed", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("seconds", sa.Float(), nullable=False),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.job_id"], name=op.f("fk_job_workers_job_id")),

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from imagedex.database.dialects import TEXT
+
 revision = "0003"
 down_revision = "0002"
 
@@ -12,7 +14,7 @@ def upgrade() -> None:
     op.create_table(
         "missing_images",
         sa.Column("index_id", sa.Integer(), nullable=False),
-        sa.Column("image_path", sa.Text(), nullable=False),
+        sa.Column("image_path", TEXT, nullable=False),
         sa.Column("since", sa.Float(), nullable=False),
         sa.ForeignKeyConstraint(
             ["index_id"], ["indexes.index_id"], name=op.f("fk_missing_images_index_id")
@@ -22,7 +24,7 @@ def upgrade() -> None:
     counts = ("added", "changed", "unchanged", "unsettled", "missing", "moved", "removed")
     op.create_table(
         "job_findings",
-        sa.Column("job_id", sa.Text(), nullable=False),
+        sa.Column("job_id", TEXT, nullable=False),
         *(
             sa.Column(name, sa.Integer(), server_default=sa.text("0"), nullable=False)
             for name in counts

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from imagedex.database.dialects import only
+
 revision = "0004"
 down_revision = "0003"
 
@@ -17,14 +19,14 @@ def upgrade() -> None:
         "jobs",
         ["index_id"],
         unique=True,
-        sqlite_where=sa.text(f"status = 'running' AND kind NOT IN {_UPKEEP}"),
+        **only(f"status = 'running' AND kind NOT IN {_UPKEEP}"),
     )
     op.create_index(
         "uq_jobs_running_upkeep",
         "jobs",
         ["index_id"],
         unique=True,
-        sqlite_where=sa.text(f"status = 'running' AND kind IN {_UPKEEP}"),
+        **only(f"status = 'running' AND kind IN {_UPKEEP}"),
     )
     op.create_table(
         "moving_indexes",

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from imagedex.database.dialects import TEXT, only
+
 revision = "0005"
 down_revision = "0004"
 
@@ -19,12 +21,12 @@ def upgrade() -> None:
             "jobs",
             ["index_id"],
             unique=True,
-            sqlite_where=sa.text(f"status = 'running' AND kind {condition} {_UPKEEP}"),
+            **only(f"status = 'running' AND kind {condition} {_UPKEEP}"),
         )
     op.create_table(
         "schedules",
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("times", sa.Text(), nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("times", TEXT, nullable=False),
         sa.Column("due_at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_schedules")),
     )

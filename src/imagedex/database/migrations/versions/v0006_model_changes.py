@@ -1,7 +1,8 @@
 """A change of model runs beside what brings images in."""
 
-import sqlalchemy as sa
 from alembic import op
+
+from imagedex.database.dialects import only
 
 revision = "0006"
 down_revision = "0005"
@@ -19,5 +20,5 @@ def upgrade() -> None:
             "jobs",
             ["index_id"],
             unique=True,
-            sqlite_where=sa.text(f"status = 'running' AND kind {condition} {_UPKEEP}"),
+            **only(f"status = 'running' AND kind {condition} {_UPKEEP}"),
         )

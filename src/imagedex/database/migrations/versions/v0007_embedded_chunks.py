@@ -1,7 +1,8 @@
 """Chunks that wait to be published are found without a look at all jobs there ever were."""
 
-import sqlalchemy as sa
 from alembic import op
+
+from imagedex.database.dialects import only
 
 revision = "0007"
 down_revision = "0006"
@@ -14,5 +15,5 @@ def upgrade() -> None:
         "job_chunks",
         ["job_id"],
         unique=False,
-        sqlite_where=sa.text("state = 'embedded'"),
+        **only("state = 'embedded'"),
     )
