@@ -96,6 +96,34 @@ def die_at_file_operation(index_prefix: Path, number: int, reports: Connection) 
     reports.send(0)
 
 
+def freeze_at_each_file_operation(template: Path, scratch: Path, reports: Connection) -> None:
+    """Do a step and a sweep under fence 1, frozen before the n-th operation on a file, for each n.
+
+    Each time on a copy of an index, ``scratch/n``. Reports its process id first, and then, each
+    time that somebody has let it go on, what came of it: the step, or 0 when it could not publish;
+    and whether it was frozen at all, after which it ends.
+    """
+    trap = FileTrap(scratch)
+    sys.addaudithook(trap.watch)
+    reports.send(os.getpid())
+    was_frozen = True
+    number = 0
+    while was_frozen:
+        number += 1
+        shutil.copytree(template, scratch / str(number))
+        files = files_with_faiss(scratch / str(number))
+        step = step_of(files.current()) + 1
+        commit = _prepare_step(files, step)
+        trap.arm(number, lambda: os.kill(os.getpid(), signal.SIGSTOP))
+        try:
+            files.commit(commit)
+            files.sweep(keep_jobs=["part"], fence=1)
+        except (LeaseLost, StorageError):
+            step = 0  # A storage error, where the new owner has swept what was half written.
+        was_frozen = trap.disarm()
+        reports.send((step, was_frozen))
+
+
 def fail_at_each_file_operation(template: Path, scratch: Path, reports: Connection) -> None:
     """Do one step for each n, on a copy of an index, while the n-th file operation fails.
 
@@ -129,12 +157,12 @@ def fail_at_each_file_operation(template: Path, scratch: Path, reports: Connecti
     reports.send(number)
 
 
-def merge_all(files: DirectoryIndexFiles) -> Manifest:
+def merge_all(files: DirectoryIndexFiles, *, fence: int = 1) -> Manifest:
     """Make one segment of all that the current generation has."""
     current = files.current()
     assert current is not None
     numbers = frozenset(segment.number for segment in current.segments)
-    return files.merge(Merge(1, f"step-{step_of(current)}", numbers))
+    return files.merge(Merge(fence, f"step-{step_of(current)}", numbers))
 
 
 def die_while_merging(index_prefix: Path, number: int, reports: Connection) -> None:

@@ -9,6 +9,7 @@ from imagedex.indexing.locations import IndexLocations
 from imagedex.indexing.merging import MergePolicy, Merger, new_rebuild
 from imagedex.indexing.publishing import Publisher, jobs_with_parts
 from imagedex.indexing.reconciling import Reconciler, missing_index
+from imagedex.indexing.sealing import Seals
 from imagedex.indexing.service import IndexingService
 from imagedex.indexing.turns import IndexTurns
 
@@ -28,6 +29,7 @@ __all__ = [
     "Publisher",
     "Reconciler",
     "RemovalRules",
+    "Seals",
     "WorkerReport",
     "WorkerSetup",
     "embed_chunk",

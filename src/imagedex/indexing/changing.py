@@ -280,7 +280,7 @@ class ModelChanger:
         ended = {*self._jobs.embedded_job_ids(job.index_id, Lane.UPKEEP)}
         ended -= {*self._jobs.active_job_ids(job.index_id)}
         self._remove_parts(files, {job.job_id, *ended})
-        self._publisher.sweep_generations(files.index_prefix)
+        self._publisher.sweep_generations(run.lease, files.index_prefix)
 
     def _remove_parts(self, files: IndexFiles, job_ids: Collection[str]) -> None:
         try:

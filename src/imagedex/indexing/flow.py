@@ -130,7 +130,7 @@ class IndexFlow:
         else:
             self._try_unfinished_again(run)
         self._merger.merge_if_due(run.lease, index_prefix)
-        self._publisher.sweep(index_prefix, job.index_id)
+        self._publisher.sweep(run.lease, index_prefix)
 
     def _embed_and_publish(self, run: JobRun, index_prefix: Path) -> None:
         while True:

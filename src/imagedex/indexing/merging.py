@@ -125,7 +125,7 @@ class Merger:
             self._jobs.save_plan(
                 run.lease, (), total_images=images, settled_images=images, failures=()
             )
-        self._publisher.sweep_generations(index_prefix)
+        self._publisher.sweep_generations(run.lease, index_prefix)
 
     def _merge_what_came(self, run: JobRun, index_prefix: Path) -> None:
         """Merge the small segments that other jobs have published during a rebuild.

@@ -21,6 +21,7 @@ from imagedex.database import Database, Transaction
 from imagedex.embedding import VectorSpace
 from imagedex.indexing.absences import surely_gone
 from imagedex.indexing.reconciling import Reconciler
+from imagedex.indexing.sealing import Seals
 from imagedex.indexing.turns import IndexTurn, IndexTurns
 from imagedex.ingest import ImageRoots
 from imagedex.jobs import (
@@ -78,8 +79,12 @@ class Publisher:
         files_of: Callable[[Path], IndexFiles],
         on_published: Callable[[Path], object],
         turns: IndexTurns,
+        seals: Seals | None = None,
     ) -> None:
-        """Take what it works with; ``model`` is that of new indexes, and of ``publish_done``."""
+        """Take what it works with; ``model`` is that of new indexes, and of ``publish_done``.
+
+        ``seals`` are those of an owner of the jobs that has taken them over from another.
+        """
         self._database = database
         self._catalog = catalog
         self._jobs = jobs
@@ -95,6 +100,7 @@ class Publisher:
             files_of=files_of,
             on_published=on_published,
             turns=turns,
+            seals=seals,
         )
 
     def reconcile(self, index_prefix: Path) -> None:
@@ -347,23 +353,25 @@ class Publisher:
         is_upkeep = lease.job.kind.lane is Lane.UPKEEP
         return lease.fence >= (manifest.merge_fence if is_upkeep else manifest.fence)
 
-    def sweep(self, index_prefix: Path, index_id: int, *, done_job_id: str | None = None) -> None:
+    def sweep(self, lease: Lease, index_prefix: Path, *, is_done: bool = False) -> None:
         """Delete files that nothing needs any more; what cannot be deleted stays, and is logged.
 
-        ``done_job_id`` is an active job that has nothing left to do, so that its parts go too.
+        ``is_done`` says that the job has nothing left to do, so that its parts go too.
         """
-        self._sweep(index_prefix, jobs_with_parts(self._jobs, index_id, done_job_id=done_job_id))
+        done_job_id = lease.job.job_id if is_done else None
+        keep = jobs_with_parts(self._jobs, lease.job.index_id, done_job_id=done_job_id)
+        self._sweep(lease, index_prefix, keep)
 
-    def sweep_generations(self, index_prefix: Path) -> None:
+    def sweep_generations(self, lease: Lease, index_prefix: Path) -> None:
         """Delete the files of generations that are kept no longer, as ``sweep`` does; no parts.
 
         For jobs beside which others may begin and write parts at any moment.
         """
-        self._sweep(index_prefix, None)
+        self._sweep(lease, index_prefix, None)
 
-    def _sweep(self, index_prefix: Path, keep_jobs: Sequence[str] | None) -> None:
+    def _sweep(self, lease: Lease, index_prefix: Path, keep_jobs: Sequence[str] | None) -> None:
         try:
-            self._files_of(index_prefix).sweep(keep_jobs=keep_jobs)
+            self._files_of(index_prefix).sweep(keep_jobs=keep_jobs, fence=lease.fence)
         except StorageError as error:
             _log.warning("sweep_failed", index_prefix=str(index_prefix), error=str(error))
 

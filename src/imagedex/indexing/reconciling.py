@@ -11,6 +11,7 @@ import structlog
 from imagedex.catalog import Catalog
 from imagedex.core.errors import StorageError
 from imagedex.database import Database
+from imagedex.indexing.sealing import Seals
 from imagedex.indexing.turns import IndexTurns
 from imagedex.jobs import JobStore
 from imagedex.segments import IndexFiles, Manifest
@@ -32,8 +33,13 @@ class Reconciler:
         files_of: Callable[[Path], IndexFiles],
         on_published: Callable[[Path], object],
         turns: IndexTurns,
+        seals: Seals | None = None,
     ) -> None:
-        """Take what a reconciler works on; ``turns`` are those of whoever else publishes."""
+        """Take what a reconciler works on; ``turns`` are those of whoever else publishes.
+
+        With ``seals``, an index is sealed before it is looked at for the first time.
+        """
+        self._seals = seals
         self._database = database
         self._catalog = catalog
         self._jobs = jobs
@@ -48,13 +54,16 @@ class Reconciler:
         restored from a backup: then it goes on, step by step, unless the index was put back to an
         older state meanwhile. It leads when the index's files were restored. In these two cases it
         is filled anew from the segments. The current generation is announced once more, since a
-        crash may have come before that.
+        crash may have come before that. A ``CURRENT`` that was left behind is made good.
 
         Raises StorageError when the catalog knows of a generation and the index has no files
         at all: a missing mount is not a new index.
         """
         index = self._catalog.ensure_index(index_prefix)
         files = self._files_of(index_prefix)
+        if self._seals is not None:
+            self._seals.seal(index_prefix, index.index_id)
+        files.heal()
         manifest = files.current()
         if manifest is None:
             if index.generation > 0:

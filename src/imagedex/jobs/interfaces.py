@@ -307,6 +307,13 @@ class JobStore(Protocol):
         """
         ...
 
+    def next_fence(self, index_id: int, *, above: int) -> int:
+        """Return a fence that is higher than this one and than those of all leases so far.
+
+        Later leases have a higher one still, and those that are held have a lower one.
+        """
+        ...
+
     def active_job_ids(self, index_id: int) -> list[str]:
         """Return the jobs of an index that have not ended."""
         ...

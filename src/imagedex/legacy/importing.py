@@ -117,7 +117,7 @@ class ImportFlow:
             self._plan(run, job, source)
         self._adopt_all(run, request, source)
         # All the vectors lie in segments now; the parts would keep as much space again.
-        self._publisher.sweep(request.index_prefix, job.index_id, done_job_id=job.job_id)
+        self._publisher.sweep(run.lease, request.index_prefix, is_done=True)
 
     def _plan(self, run: JobRun, job: Job, source: LegacySource) -> None:
         """Leave out what the index has already: it is not older than the old index."""

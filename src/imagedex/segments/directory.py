@@ -19,13 +19,15 @@ from imagedex.segments.interfaces import (
     PreparedReplacement,
     Replacement,
 )
-from imagedex.segments.lock import publish_lock
+from imagedex.segments.lock import forget_locks, publish_lock
 from imagedex.segments.merging import PreparedMerge, prepare_merge
 from imagedex.segments.parts import part_path, remove_parts, write_part
-from imagedex.segments.published import Published, read_published
+from imagedex.segments.pointer import read_pointer
+from imagedex.segments.published import Published, heal, read_published
 from imagedex.segments.publishing import publish_commit
 from imagedex.segments.records import ImageBlock, Manifest, Part, SegmentEntry, TombstoneEntry
 from imagedex.segments.replacing import prepare_replacement
+from imagedex.segments.republishing import seal
 from imagedex.segments.sweeping import sweep
 from imagedex.segments.tombstones import TombstoneFiles, Tombstones, add_tombstones
 from imagedex.segments.verification import LARGE_BYTES, Interrupted, Verification
@@ -45,13 +47,16 @@ class DirectoryIndexFiles:
         lock_wait_seconds: float = 30.0,
         ivf: IvfPolicy = IvfPolicy(),  # noqa: B008 - It is immutable.
         large_bytes: int = LARGE_BYTES,
+        term: Callable[[], int] = lambda: 0,
     ) -> None:
         """Take the directory, how long to wait for its lock, and when to make inverted lists.
 
         Files of ``large_bytes`` and more are opened before they are compared with their checksums.
+        ``term`` says in which term this process publishes, where owners take over from each other.
         """
         self._index_prefix = index_prefix
-        self._lock = publish_lock(index_prefix, wait_seconds=lock_wait_seconds)
+        self._lock = publish_lock(index_prefix, term=term, wait_seconds=lock_wait_seconds)
+        self._term = term
         self._tombstones = TombstoneFiles(index_prefix)
         self._published: Published | None = None
         self._ivf = ivf
@@ -196,13 +201,30 @@ class DirectoryIndexFiles:
         except Interrupted:
             return ()
 
-    def sweep(self, *, keep_jobs: Sequence[str] | None) -> int:
+    def sweep(self, *, keep_jobs: Sequence[str] | None, fence: int | None = None) -> int:
         """Delete what no generation needs and return the number of files."""
         if not self._index_prefix.is_dir():
             return 0
         with self._lock.held():
             keep = None if keep_jobs is None else frozenset(keep_jobs)
-            return sweep(self._index_prefix, self.current(), keep)
+            return sweep(self._index_prefix, self.current, keep, fence=fence)
+
+    def heal(self) -> None:
+        """Let ``CURRENT`` name the current generation; see ``IndexFiles.heal``."""
+        self.current()
+        published = self._published
+        if published is not None and published.pointer != read_pointer(self._index_prefix):
+            with self._lock.held():
+                heal(self._index_prefix)
+
+    def seal(self, fence: int) -> Manifest | None:
+        """Publish the current generation once more; see ``IndexFiles.seal``."""
+        if self.current() is None:
+            return None
+        with self._lock.held():
+            manifest = seal(self._index_prefix, fence=fence)
+            forget_locks(self._index_prefix, before=self._term())
+        return manifest
 
 
 def _require_rows(path: Path, rows: int, segment: SegmentEntry) -> None:

@@ -56,6 +56,15 @@ def _sha256_of(path: Path, checkpoint: Callable[[], None]) -> str:
     return digest.hexdigest()
 
 
+def is_intact(index_prefix: Path, entry: FileEntry) -> bool:
+    """Say whether a file is there and what it should be. Raises StorageError."""
+    try:
+        require_intact(index_prefix, entry)
+    except CorruptIndex:
+        return False
+    return True
+
+
 def require_size(index_prefix: Path, entry: FileEntry) -> Path:
     """Return the path of a file after comparing its size alone; raises as ``require_intact``."""
     path = index_prefix / entry.name

@@ -1,8 +1,9 @@
 """What the stored index is to the rest of Imagedex.
 
 Order of a commit (each step durable before the next): segment and tombstone files, manifest,
-``CURRENT``; the caller's database transaction follows. A crash between any two steps leaves
-either the old generation or the new one, never a mixture.
+its claim to be the successor of the current generation, which makes it count, and ``CURRENT``; the
+caller's database transaction follows. A crash between any two steps leaves either the old
+generation or the new one, never a mixture.
 """
 
 from __future__ import annotations
@@ -164,7 +165,9 @@ class IndexFiles(Protocol):
         ``parts`` may be empty (only removals). Raises LeaseLost when a newer fence has published
         or the current generation is not the expected one, FingerprintMismatch when the index,
         or a part, holds vectors of another model, StorageError when the storage fails; then the
-        current generation is what it was. Generations rise, but a number may be left out.
+        current generation is what it was. (But for a storage that fails twice at the very end: then
+        the new one may be current, though not sure to outlive a power cut. Whoever goes on looks
+        at ``current`` first, as after a crash.) Generations rise, but a number may be left out.
         """
         ...
 
@@ -228,12 +231,31 @@ class IndexFiles(Protocol):
         """
         ...
 
-    def sweep(self, *, keep_jobs: Sequence[str] | None) -> int:
+    def sweep(self, *, keep_jobs: Sequence[str] | None, fence: int | None = None) -> int:
         """Delete what no generation needs and return the number of files.
 
         That is: temporary files, part files of jobs other than ``keep_jobs`` and what their
         merges built (None keeps those of all jobs), files of segments and tombstones that no
-        kept manifest lists, and manifests older than the last few.
+        kept manifest lists, and manifests older than the last few. With a ``fence``, nothing that
+        was written under a higher one: who was replaced deletes nothing of the new owner's.
+        """
+        ...
+
+    def heal(self) -> None:
+        """Make ``CURRENT`` good where it does not name the current generation.
+
+        A storage that failed has left it behind, or an owner that was replaced has put it back.
+        Nothing that is read changes, but it is found sooner. Raises CorruptIndex, StorageError.
+        """
+        ...
+
+    def seal(self, fence: int) -> Manifest | None:
+        """Publish the current generation once more, so that nothing else can follow it.
+
+        Whoever takes the index over does so before anything else: what the former owner was about
+        to publish is refused from then on. Returns the new generation's manifest, None while
+        nothing was published. Raises LeaseLost when the fence is not above all that have
+        published, or when somebody has published meanwhile; CorruptIndex, StorageError.
         """
         ...
 

@@ -3,8 +3,9 @@
 ::
 
     CURRENT                            which manifest counts; replaced by rename
-    LOCK                               held while a generation is published
+    LOCK, LOCK-TERM                    held while a generation is published
     manifests/GENERATION-FENCE.json    immutable
+    successors/GENERATION.json         the manifest of what follows a generation, by a second name
     segments/NUMBER-FENCE.parquet      immutable, the durable asset
     segments/NUMBER-FENCE.faiss        immutable, can be made again from the Parquet file;
                                        small segments have none
@@ -26,15 +27,23 @@ import re
 CURRENT = "CURRENT"
 LOCK = "LOCK"
 MANIFESTS = "manifests"
+SUCCESSORS = "successors"
 SEGMENTS = "segments"
 TOMBSTONES = "tombstones"
 PARTS = "parts"
 TEMPORARY_SUFFIX = ".tmp"
 
 _MANIFEST = re.compile(r"manifests/(\d{8,18})-(\d{1,18})\.json")
+_SUCCESSOR = re.compile(r"successors/(\d{8,18})\.json")
 _SEGMENT = re.compile(r"segments/(\d{8,18})-\d{1,18}\.(parquet|faiss|ivf)")
 _TOMBSTONE = re.compile(r"tombstones/(\d{8,18})-\d{1,18}\.parquet")
-_FENCED = re.compile(r"(?:segments|tombstones)/\d{8,18}-(\d{1,18})\.(?:parquet|faiss|ivf)")
+# Also of files that are half written, and of what chunks and merges leave.
+_FENCED = re.compile(
+    r"(?:(?:manifests|segments|tombstones)/\d{8,18}-(\d{1,18})\.[a-z]+"
+    r"|parts/[A-Za-z0-9_-]{1,100}/(?:\d{6,18}-(\d{1,18})(?:-[0-9a-f]{8})?\.parquet|merge-(\d{1,18})))"
+    r"(?:\.[0-9a-f]+\.tmp)?"
+)
+_LOCK_OF_TERM = re.compile(r"LOCK-(\d{1,18})")
 _PART = re.compile(r"parts/([A-Za-z0-9_-]{1,100})/\d{6,18}-\d{1,18}(?:-[0-9a-f]{8})?\.parquet")
 _STAGING = re.compile(r"parts/([A-Za-z0-9_-]{1,100})/merge-\d{1,18}")
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
@@ -43,6 +52,16 @@ _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 def manifest_name(generation: int, fence: int) -> str:
     """Name the manifest of a generation."""
     return f"{MANIFESTS}/{generation:08d}-{fence}.json"
+
+
+def successor_name(generation: int) -> str:
+    """Name what says which generation follows one; 0 is none yet."""
+    return f"{SUCCESSORS}/{generation:08d}.json"
+
+
+def lock_name(term: int) -> str:
+    """Name the lock of those who publish in a term."""
+    return f"{LOCK}-{term}" if term else LOCK
 
 
 def parquet_name(segment: int, fence: int) -> str:
@@ -99,6 +118,18 @@ def generation_of_manifest(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def generation_of_successor(name: str) -> int | None:
+    """Return the generation whose successor a name stands for, or None for other names."""
+    match = _SUCCESSOR.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def term_of_lock(name: str) -> int | None:
+    """Return the term whose lock a name stands for, or None for other names."""
+    match = _LOCK_OF_TERM.fullmatch(name)
+    return int(match[1]) if match else None
+
+
 def number_of_segment(name: str) -> int | None:
     """Return the number that the name of a segment's file tells, or None for other names."""
     match = _SEGMENT.fullmatch(name)
@@ -112,9 +143,9 @@ def generation_of_tombstones(name: str) -> int | None:
 
 
 def fence_of(name: str) -> int | None:
-    """Return the fence that the name of a generation's file tells, or None for other names."""
-    match = _MANIFEST.fullmatch(name) or _FENCED.fullmatch(name)
-    return int(match[match.re.groups]) if match else None
+    """Return the fence that a name tells, also of a half-written file, or None for other names."""
+    match = _FENCED.fullmatch(name)
+    return int(match[match.lastindex or 0]) if match else None
 
 
 def job_of_part(name: str) -> str | None:

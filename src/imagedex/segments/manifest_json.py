@@ -81,7 +81,8 @@ def decode_manifest(data: bytes, name: str) -> Manifest:
     """Return the manifest that a file holds.
 
     Raises CorruptIndex, naming the file, unless every field is there, has its type and agrees
-    with the others. ``name`` is the file's name below the index prefix.
+    with the others. ``name`` is the file's name below the index prefix: that of a manifest, or that
+    by which it is the successor of another.
     """
     try:
         document = json.loads(data)
@@ -290,7 +291,12 @@ def _decode_moment(text: str) -> datetime:
 
 
 def _require_consistent(manifest: Manifest, name: str) -> None:
-    if layout.generation_of_manifest(name) != manifest.generation:
+    follows = layout.generation_of_successor(name)
+    if follows is None:
+        is_it = layout.generation_of_manifest(name) == manifest.generation
+    else:
+        is_it = manifest.generation > follows
+    if not is_it:
         raise ValueError(f"it describes generation {manifest.generation}")
     numbers = [segment.number for segment in manifest.segments]
     if numbers != sorted(set(numbers)) or (numbers and numbers[-1] >= manifest.next_segment):

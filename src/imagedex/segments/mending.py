@@ -23,7 +23,7 @@ from imagedex.segments.durable import (
     temporary_file,
 )
 from imagedex.segments.examination import manifests_present
-from imagedex.segments.integrity import require_intact
+from imagedex.segments.integrity import is_intact, require_intact
 from imagedex.segments.pointer import Pointer
 from imagedex.segments.records import FileEntry, Manifest, SegmentEntry
 from imagedex.segments.republishing import (
@@ -70,7 +70,9 @@ def mend_pointer(index_prefix: Path, *, known_generation: int) -> Mended:
             action = f"CURRENT names generation {manifest.generation} again, the newest there is."
             return Mended(manifest, (*reasons, action))
         fence = 1 + highest_fence(index_prefix)
-        again = republish(index_prefix, manifest, fence=fence, least_generation=newest + 1)
+        again = republish(
+            index_prefix, manifest, after=None, fence=fence, least_generation=newest + 1
+        )
         action = (
             f"Generation {newest} cannot be read. The older generation {manifest.generation} is "
             f"the newest that is intact; it was published again as generation "
@@ -112,7 +114,9 @@ def mend_faiss_files(index_prefix: Path, manifest: Manifest, damaged: Collection
         return Mended(manifest, tuple(actions))
     _sync_segments(index_prefix)
     source = replace(manifest, segments=tuple(entries))
-    again = republish(index_prefix, source, fence=fence, is_same_line=True)
+    again = republish(
+        index_prefix, source, after=manifest.generation, fence=fence, is_same_line=True
+    )
     actions.append(
         f"It is not what it was byte by byte, so generation {again.generation} was published "
         "with it."
@@ -131,7 +135,7 @@ def _remake(index_prefix: Path, entry: SegmentEntry, *, dim: int, fence: int) ->
                 f"Segment {entry.number} is not what its manifest says: {error}"
             ) from error
 
-    if entry.ivf is not None and not _is_intact(index_prefix, entry.ivf.file):
+    if entry.ivf is not None and not is_intact(index_prefix, entry.ivf.file):
         entry = replace(entry, ivf=None)
     if entry.faiss is None:
         return entry
@@ -144,14 +148,6 @@ def _remake(index_prefix: Path, entry: SegmentEntry, *, dim: int, fence: int) ->
     name = layout.faiss_name(entry.number, fence)
     written = create_file(index_prefix / name, write)
     return replace(entry, faiss=FileEntry(name, written.bytes, written.sha256))
-
-
-def _is_intact(index_prefix: Path, file: FileEntry) -> bool:
-    try:
-        require_intact(index_prefix, file)
-    except CorruptIndex:
-        return False
-    return True
 
 
 def _require_rows(index_prefix: Path, manifest: Manifest) -> None:

@@ -127,7 +127,7 @@ def prepare_merge(
     gone = tombstones.of(base.tombstones)
     staging = index_prefix / layout.staging_name(merge.job_id, merge.fence)
     try:
-        remove_staging(staging.parent)
+        remove_staging(index_prefix, merge.job_id, merge.fence)
         checkpoint()
         rows = sum(entry.rows - len(gone.rows_of(entry.number)) for entry in merged)
         staged = None
@@ -156,14 +156,17 @@ def prepare_merge(
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def remove_staging(directory: Path) -> None:
-    """Delete what an earlier run of the same job has built; an owner that was replaced is told.
+def remove_staging(index_prefix: Path, job_id: str, fence: int) -> None:
+    """Delete what earlier runs of the same job have built, but nothing of a higher fence.
 
     What cannot be deleted yet (NFS keeps the directory of a file that is open) is swept later.
     """
+    directory = index_prefix / layout.parts_name(job_id)
     with storage_errors("tidy up", directory):
         for path in directory.glob("merge-*"):
-            shutil.rmtree(path, ignore_errors=True)
+            built = layout.fence_of(path.relative_to(index_prefix).as_posix())
+            if built is not None and built <= fence:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _current(index_prefix: Path) -> Manifest:

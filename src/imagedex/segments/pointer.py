@@ -27,6 +27,11 @@ class Pointer:
     manifest: str | None  # Name below the index prefix; None while nothing was published.
     sha256: str | None  # Of the manifest file, hexadecimal.
 
+    @property
+    def generation(self) -> int:
+        """The generation of that manifest; 0 for none."""
+        return layout.generation_of_manifest(self.manifest or "") or 0
+
     def write_to(self, file: HashingFile) -> None:
         """Write the content of ``CURRENT``."""
         document = {"version": VERSION, "manifest": self.manifest, "sha256": self.sha256}

@@ -6,45 +6,83 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from imagedex.core.errors import CorruptIndex
-from imagedex.segments.durable import storage_errors
+from imagedex.segments import layout
+from imagedex.segments.durable import replace_file, storage_errors
 from imagedex.segments.manifest_json import decode_manifest
 from imagedex.segments.pointer import Pointer, read_pointer
 from imagedex.segments.records import Manifest
+from imagedex.segments.succession import follow, last_of_line
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What ``CURRENT`` said, and the manifest that it named."""
+    """What names the current manifest, and what it holds."""
 
-    pointer: Pointer
+    pointer: Pointer  # As CURRENT should say, and does but for a moment, or after a fault.
     manifest: Manifest | None
+
+    @property
+    def generation(self) -> int:
+        """The current generation; 0 while nothing was published."""
+        return self.pointer.generation
 
 
 def read_published(index_prefix: Path, known: Published | None = None) -> Published | None:
     """Return the current generation, or None where there is no index at all.
 
-    A manifest never changes, so ``known`` is returned as it is while ``CURRENT`` names the same.
-    Takes no lock: publishing and sweeping at the same time do no harm. Raises CorruptIndex,
-    StorageError.
+    That is the last of the line in which ``CURRENT`` names one. A manifest never changes, so
+    ``known`` is returned as it is while it is still that one. Takes no lock: publishing and
+    sweeping at the same time do no harm. Raises CorruptIndex, StorageError.
     """
-    pointer = read_pointer(index_prefix)
-    while pointer is not None:
-        if known is not None and known.pointer == pointer:
-            return known
+    before = None
+    while (current := read_pointer(index_prefix)) is not None:
         try:
+            pointer = follow(index_prefix, current)
+            if known is not None and known.pointer == pointer:
+                return known
             return Published(pointer, read_pointed(index_prefix, pointer))
         except FileNotFoundError as error:
             # It may have been replaced, and swept, since CURRENT was read.
-            newer = read_pointer(index_prefix)
-            if newer == pointer:
-                raise CorruptIndex(
-                    f"The manifest {pointer.manifest!r} that CURRENT names is missing below "
-                    f"{str(index_prefix)!r}; restore it from a copy of the index, or index "
-                    "again under another prefix."
-                ) from error
-            pointer = newer
+            if current == before:
+                return _read_past(index_prefix, current, error)
+            before = current
     return None
+
+
+def _read_past(index_prefix: Path, current: Pointer, error: FileNotFoundError) -> Published:
+    """Return the current generation although what ``CURRENT`` names is gone.
+
+    An owner that was replaced has put it back to what is kept no longer; or else it is damage.
+    """
+    try:
+        pointer = last_of_line(index_prefix, above=current.generation)
+        if pointer is not None:
+            return Published(pointer, read_pointed(index_prefix, pointer))
+    except FileNotFoundError as gone:
+        error = gone
+    raise CorruptIndex(
+        f"The manifest {current.manifest!r} that CURRENT names, or one that follows it, is missing "
+        f"below {str(index_prefix)!r}; restore it from a copy of the index, or index "
+        "again under another prefix."
+    ) from error
+
+
+def heal(index_prefix: Path) -> None:
+    """Let ``CURRENT`` name the current generation, where it was left or put behind.
+
+    The caller holds the publish lock. Raises CorruptIndex, StorageError.
+    """
+    published = read_published(index_prefix)
+    if published is not None and published.pointer != read_pointer(index_prefix):
+        replace_file(index_prefix / layout.CURRENT, published.pointer.write_to)
+        _log.warning(
+            "pointer_healed", index_prefix=str(index_prefix), generation=published.generation
+        )
 
 
 def read_pointed(index_prefix: Path, pointer: Pointer) -> Manifest | None:

@@ -114,7 +114,7 @@ def prepare_replacement(
     _current(index_prefix)
     staging = index_prefix / layout.staging_name(replacement.job_id, replacement.fence)
     try:
-        remove_staging(staging.parent)
+        remove_staging(index_prefix, replacement.job_id, replacement.fence)
         yield PreparedReplacement(index_prefix, replacement, staging=staging, ivf=ivf, lock=lock)
     finally:
         # The names in the index stay; what cannot be deleted here is swept later.

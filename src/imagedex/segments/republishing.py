@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from imagedex.core.errors import NotFound, StorageError
+from imagedex.core.errors import LeaseLost, NotFound, StorageError
 from imagedex.core.times import utc_now
 from imagedex.segments import layout
 from imagedex.segments.durable import (
@@ -23,13 +24,21 @@ from imagedex.segments.integrity import require_intact
 from imagedex.segments.manifest_json import encode_manifest
 from imagedex.segments.pointer import Pointer
 from imagedex.segments.published import read_published
-from imagedex.segments.records import Manifest
+from imagedex.segments.records import FileEntry, Manifest
+from imagedex.segments.succession import (
+    claim_all,
+    claimed_generations,
+    may_be_claimed,
+    require_last,
+    succeed,
+)
 
 
 def republish(
     index_prefix: Path,
     source: Manifest,
     *,
+    after: int | None,
     fence: int,
     least_generation: int = 1,
     is_same_line: bool = False,
@@ -38,11 +47,15 @@ def republish(
 
     Its number is ``least_generation`` or higher, and higher than every one that has files, so
     that numbers never go back. The caller holds the publish lock and has found the files that
-    ``source`` lists intact, and ``fence`` not below that of the current generation. ``CURRENT``
-    may be damaged or missing. Raises StorageError; then ``CURRENT`` is what it was.
+    ``source`` lists intact, and ``fence`` not below that of the current generation. Raises
+    LeaseLost when another owner has published, StorageError; then the current generation is what
+    it was, or the new one where the storage failed in the last step (see ``succession.succeed``).
 
     Parameters
     ----------
+    after
+        The current generation, 0 for none; or None, when that cannot be known since ``CURRENT`` or
+        its manifest is damaged.
     is_same_line
         Each row is where it was in the current generation, so that catalogs need not be
         filled anew.
@@ -64,48 +77,70 @@ def republish(
     name = layout.manifest_name(generation, fence)
     path = index_prefix / name
     create_file(path, lambda file: file.write(data))
+    pointer = Pointer(name, hashlib.sha256(data).hexdigest())
     try:
         with storage_errors("flush", path.parent):
             sync_directory(path.parent)
-        point_at(index_prefix, Pointer(name, hashlib.sha256(data).hexdigest()))
-    except StorageError:
-        with suppress(OSError):  # Nothing names it; what stays is swept later.
-            path.unlink()
+        if after is None:
+            point_at(index_prefix, pointer)
+        else:
+            require_last(index_prefix, after)
+            succeed(index_prefix, pointer, before=after)
+    except (StorageError, LeaseLost):
+        # Of a line that is damaged it is not known what names it: what stays is swept later.
+        if after is not None and not may_be_claimed(index_prefix, name, before=after):
+            with suppress(OSError):
+                path.unlink()
         raise
     return manifest
 
 
+def seal(index_prefix: Path, *, fence: int) -> Manifest | None:
+    """Publish the current generation once more; see ``IndexFiles.seal``.
+
+    The caller holds the publish lock of its term.
+    """
+    published = read_published(index_prefix)
+    if published is None or published.manifest is None:
+        return None
+    manifest = published.manifest
+    highest = max(manifest.fence, manifest.merge_fence)
+    if fence <= highest:
+        raise LeaseLost(
+            f"Fence {fence} cannot seal {str(index_prefix)!r}: fence {highest} has published "
+            f"generation {manifest.generation}; begin again with a higher one."
+        )
+    return republish(
+        index_prefix, manifest, after=published.generation, fence=fence, is_same_line=True
+    )
+
+
 def point_at(index_prefix: Path, pointer: Pointer) -> None:
-    """Replace ``CURRENT``, whatever it holds. Raises StorageError; then it is what it was."""
-    path = index_prefix / layout.CURRENT
-    with storage_errors("read", path):
-        before = path.read_bytes() if path.exists() else None
-    try:
-        replace_file(path, pointer.write_to)
-    except StorageError:
-        # It may have been replaced, and only flushing its directory have failed.
-        if path.exists() and path.read_bytes() != before:
-            if before is None:
-                path.unlink()
-            else:
-                replace_file(path, lambda file: file.write(before))
-        raise
+    """Let ``CURRENT`` name a manifest, whatever it holds, and let the damaged line end there.
+
+    The caller is alone. Raises StorageError; then it is done again from the beginning.
+    """
+    if pointer.manifest is None:
+        raise ValueError("A pointer that names no manifest mends nothing.")
+    claim_all(index_prefix, pointer.manifest)
+    replace_file(index_prefix / layout.CURRENT, pointer.write_to)
 
 
 def highest_generation(index_prefix: Path) -> int:
-    """Return the highest generation that any file below a prefix names; 0 for none."""
-    return max(
-        (
-            number
-            for name in _names(index_prefix)
-            for number in (
-                layout.generation_of_manifest(name),
-                layout.generation_of_tombstones(name),
-            )
-            if number is not None
-        ),
-        default=0,
-    )
+    """Return the highest generation that any file below a prefix names; 0 for none.
+
+    A name that says that a generation has a successor tells of one above it.
+    """
+    numbers = [
+        number
+        for name in _names(index_prefix)
+        for number in (
+            layout.generation_of_manifest(name),
+            layout.generation_of_tombstones(name),
+        )
+        if number is not None
+    ]
+    return max([*numbers, *(1 + before for before in claimed_generations(index_prefix))], default=0)
 
 
 def highest_fence(index_prefix: Path) -> int:
@@ -162,7 +197,56 @@ def roll_back(index_prefix: Path, *, generation: int | None, known_generation: i
     for file in files_of(chosen):
         require_intact(index_prefix, file)
     fence = 1 + max(current.manifest.fence, highest_fence(index_prefix))
-    return republish(index_prefix, chosen, fence=fence, least_generation=known_generation + 1)
+    listed = {file.name for file in files_of(current.manifest)}
+
+    def place(file: FileEntry, name: str) -> FileEntry:
+        # Files that nothing needed may be about to be deleted, by an owner that was replaced while
+        # it was at that; it knows nothing of names that are new.
+        return file if file.name in listed else _link(index_prefix, file, name)
+
+    again = with_files(chosen, place, fence=fence)
+    for folder in (layout.SEGMENTS, layout.TOMBSTONES):
+        with storage_errors("flush", index_prefix / folder):
+            sync_directory(index_prefix / folder)
+    return republish(
+        index_prefix, again, after=now, fence=fence, least_generation=known_generation + 1
+    )
+
+
+def with_files(
+    manifest: Manifest, place: Callable[[FileEntry, str], FileEntry], *, fence: int
+) -> Manifest:
+    """Return a manifest of the same content in other files.
+
+    ``place`` is given each file, and the name that the same file has under ``fence``; it returns
+    the one to be listed.
+    """
+    segments = tuple(
+        replace(
+            entry,
+            parquet=place(entry.parquet, layout.parquet_name(entry.number, fence)),
+            faiss=None
+            if entry.faiss is None
+            else place(entry.faiss, layout.faiss_name(entry.number, fence)),
+            ivf=None
+            if entry.ivf is None
+            else replace(
+                entry.ivf, file=place(entry.ivf.file, layout.ivf_name(entry.number, fence))
+            ),
+        )
+        for entry in manifest.segments
+    )
+    tombstones = tuple(
+        replace(entry, file=place(entry.file, layout.tombstone_name(entry.generation, fence)))
+        for entry in manifest.tombstones
+    )
+    return replace(manifest, segments=segments, tombstones=tombstones)
+
+
+def _link(index_prefix: Path, file: FileEntry, name: str) -> FileEntry:
+    with storage_errors("link", index_prefix / name):
+        os.link(index_prefix / file.name, index_prefix / name)
+    return replace(file, name=name)
 
 
 def _last_other(current: Manifest, kept: Sequence[Manifest]) -> Manifest | None:

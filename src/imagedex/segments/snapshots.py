@@ -21,6 +21,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -39,12 +40,13 @@ from imagedex.segments.durable import (
     sync_directory,
 )
 from imagedex.segments.examination import files_of
-from imagedex.segments.integrity import go_on, require_intact
-from imagedex.segments.lock import PublishLock
+from imagedex.segments.integrity import go_on, is_intact, require_intact
+from imagedex.segments.lock import PublishLock, publish_lock
 from imagedex.segments.manifest_json import decode_manifest, encode_manifest
 from imagedex.segments.pointer import NOTHING_PUBLISHED
+from imagedex.segments.published import Published, read_published
 from imagedex.segments.records import FileEntry, Manifest
-from imagedex.segments.republishing import highest_fence, republish
+from imagedex.segments.republishing import highest_fence, republish, with_files
 
 VERSION = 1
 
@@ -222,8 +224,8 @@ class SnapshotDirectory:
     ) -> Manifest:
         """Publish what a snapshot holds as a new generation, whatever is there now.
 
-        Files that the index has still are used as they are, others come back as links or copies;
-        a damaged or foreign file is left alone, and the good one gets another name. ``CURRENT``
+        Files that the current generation lists are used as they are; others come back as links or
+        copies under names of their own, which nobody deletes who was replaced. ``CURRENT``
         may be damaged. The caller holds the publish lock. Raises CorruptIndex when the snapshot
         is damaged, StorageError; in both cases the current generation is what it was.
 
@@ -236,46 +238,24 @@ class SnapshotDirectory:
         _begin_index(index_prefix)
         source = self._path(snapshot.name)
         manifest = snapshot.manifest
-        segments = tuple(
-            replace(
-                entry,
-                parquet=_place(
-                    source, entry.parquet, index_prefix, layout.parquet_name(entry.number, fence)
-                ),
-                faiss=None
-                if entry.faiss is None
-                else _place(
-                    source, entry.faiss, index_prefix, layout.faiss_name(entry.number, fence)
-                ),
-                ivf=None
-                if entry.ivf is None
-                else replace(
-                    entry.ivf,
-                    file=_place(
-                        source,
-                        entry.ivf.file,
-                        index_prefix,
-                        layout.ivf_name(entry.number, fence),
-                    ),
-                ),
-            )
-            for entry in manifest.segments
+        current = _current(index_prefix)
+        listed = (
+            set(files_of(current.manifest))
+            if current is not None and current.manifest is not None
+            else set[FileEntry]()
         )
-        tombstones = tuple(
-            replace(
-                entry,
-                file=_place(
-                    source, entry.file, index_prefix, layout.tombstone_name(entry.generation, fence)
-                ),
-            )
-            for entry in manifest.tombstones
+        again = with_files(
+            manifest,
+            lambda file, name: _place(source, file, index_prefix, name, listed=listed),
+            fence=fence,
         )
         for folder in (layout.SEGMENTS, layout.TOMBSTONES):
             with storage_errors("flush", index_prefix / folder):
                 sync_directory(index_prefix / folder)
         return republish(
             index_prefix,
-            replace(manifest, segments=segments, tombstones=tombstones),
+            again,
+            after=None if current is None else current.generation,
             fence=fence,
             least_generation=known_generation + 1,
         )
@@ -298,7 +278,7 @@ class SnapshotDirectory:
             self._tidy()
 
     def _lock(self) -> PublishLock:
-        return PublishLock(self._directory / layout.LOCK, wait_seconds=_LOCK_WAIT_SECONDS)
+        return publish_lock(self._directory, wait_seconds=_LOCK_WAIT_SECONDS)
 
     def _tidy(self) -> None:
         """Delete what is on its way out, and what a crash left. The lock is held."""
@@ -363,21 +343,25 @@ def _begin_index(index_prefix: Path) -> None:
         make_directory(index_prefix / folder)
 
 
-def _place(source: Path, entry: FileEntry, index_prefix: Path, other_name: str) -> FileEntry:
-    """Have a file of a snapshot in the index, under its own name or another one."""
+def _current(index_prefix: Path) -> Published | None:
+    """Return the current generation, or None where damage hides it."""
+    try:
+        return read_published(index_prefix)
+    except CorruptIndex:
+        return None
+
+
+def _place(
+    source: Path, entry: FileEntry, index_prefix: Path, name: str, *, listed: AbstractSet[FileEntry]
+) -> FileEntry:
+    """Have a file of a snapshot in the index: the one that is listed there, or one of this name."""
     require_intact(source, entry)
-    if (index_prefix / entry.name).exists():
-        try:
-            require_intact(index_prefix, entry)
-            return entry
-        except CorruptIndex:
-            # It is not this file: damaged, or of an index that began anew under the same numbers.
-            entry_there = replace(entry, name=other_name)
-    else:
-        entry_there = entry
-    link_or_copy(source / entry.name, index_prefix / entry_there.name)
-    require_intact(index_prefix, entry_there)
-    return entry_there
+    if entry in listed and is_intact(index_prefix, entry):
+        return entry
+    placed = replace(entry, name=name)
+    link_or_copy(source / entry.name, index_prefix / name)
+    require_intact(index_prefix, placed)
+    return placed
 
 
 def _taken(name: str) -> Conflict:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import structlog
@@ -13,25 +13,39 @@ from imagedex.segments import layout
 from imagedex.segments.durable import storage_errors
 from imagedex.segments.manifest_json import decode_manifest
 from imagedex.segments.records import Manifest
+from imagedex.segments.succession import claimed_generations, generations_present
 
 KEPT_GENERATIONS = 3
 
 _log = structlog.get_logger(__name__)
 
 
-def sweep(index_prefix: Path, current: Manifest | None, keep_jobs: Collection[str] | None) -> int:
+def sweep(
+    index_prefix: Path,
+    current: Callable[[], Manifest | None],
+    keep_jobs: Collection[str] | None,
+    *,
+    fence: int | None,
+) -> int:
     """Delete what is not needed and return the number of files; see ``IndexFiles.sweep``.
 
     The last three generations stay, so that a reader which is opening one finds its files.
     Manifests newer than the current one (left by a crash) stay too: their numbers remain
     taken until a commit has gone past them. The caller holds the publish lock, so that no
-    commit is under way. Raises StorageError when something could not be deleted, after all else.
+    commit of its term is under way; ``current`` returns the current generation's manifest. Raises
+    StorageError when something could not be deleted, after all else.
     """
-    kept = _kept_names(index_prefix, current)
+    # A sweeper may be frozen at any point while another owner takes over and publishes. So names
+    # are listed before it is known what counts: what was written since is not among them. And names
+    # of a higher fence are the other's, who may be about to publish them.
+    with storage_errors("list", index_prefix):
+        names = [name for name in sweepable_names(index_prefix) if _is_reached(name, fence)]
+    manifest = current()
+    kept, oldest = _kept(index_prefix, manifest)
     deleted = 0
     failed: OSError | None = None
     with storage_errors("sweep", index_prefix):
-        for name in sweepable_names(index_prefix):
+        for name in names:
             if name in kept or _is_of_kept_job(name, keep_jobs):
                 continue
             try:
@@ -44,7 +58,32 @@ def sweep(index_prefix: Path, current: Manifest | None, keep_jobs: Collection[st
         _remove_empty_jobs(index_prefix / layout.PARTS)
         if failed is not None:
             raise failed
+        if manifest is not None:
+            deleted += _sweep_successors(index_prefix, manifest.generation, oldest)
     return deleted
+
+
+def _is_reached(name: str, fence: int | None) -> bool:
+    return fence is None or (layout.fence_of(name) or 0) <= fence
+
+
+def _sweep_successors(index_prefix: Path, current: int, oldest: int) -> int:
+    """Forget what followed generations that are kept no longer; return how many.
+
+    A name is free again afterwards. An owner that was frozen before it claimed the name must then
+    find that its manifest is gone: so nothing is forgotten while there is a manifest that may
+    not be published. They are listed after the current generation was read, and whoever writes
+    one later looks at that first (see ``succession``).
+    """
+    claimed = claimed_generations(index_prefix)
+    present = generations_present(index_prefix)
+    if len(set(present)) < len(present) or not {*present} <= {*claimed, current}:
+        return 0
+    # The last of them names the oldest generation that is kept.
+    forgotten = sorted(number for number in claimed if number < oldest)[:-1]
+    for number in forgotten:
+        (index_prefix / layout.successor_name(number)).unlink(missing_ok=True)
+    return len(forgotten)
 
 
 def _delete(path: Path) -> None:
@@ -54,7 +93,8 @@ def _delete(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _kept_names(index_prefix: Path, current: Manifest | None) -> set[str]:
+def _kept(index_prefix: Path, current: Manifest | None) -> tuple[set[str], int]:
+    """Return the names of files that stay, and the oldest generation that does."""
     published = current.generation if current else 0
     older: list[tuple[int, str]] = []
     kept: set[str] = set()
@@ -77,13 +117,16 @@ def _kept_names(index_prefix: Path, current: Manifest | None) -> set[str]:
         for segment in manifest.segments:
             kept.update(file.name for file in segment.files)
         kept.update(entry.file.name for entry in manifest.tombstones)
-    return kept
+    return kept, min((manifest.generation for manifest in manifests), default=0)
 
 
 def _read_older(index_prefix: Path, name: str) -> Manifest | None:
     path = index_prefix / name
     with storage_errors("read", path):
-        data = path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None  # Another owner sweeps too.
     try:
         return decode_manifest(data, name)
     except CorruptIndex as error:

@@ -12,7 +12,7 @@ from typing import Self
 
 import structlog
 
-from imagedex.core.errors import LeaseLost, StorageError, Superseded
+from imagedex.core.errors import LeaseLost, Superseded
 from imagedex.core.images import RowLocation
 from imagedex.core.times import utc_now
 from imagedex.segments import layout
@@ -39,6 +39,7 @@ from imagedex.segments.manifest_json import encode_manifest
 from imagedex.segments.parts import StoredPart
 from imagedex.segments.pointer import NOTHING_PUBLISHED, Pointer, read_pointer
 from imagedex.segments.records import FileEntry, IvfEntry, Manifest, SegmentEntry, TombstoneEntry
+from imagedex.segments.succession import may_be_claimed, require_last, succeed
 from imagedex.segments.tombstones import to_arrays
 
 _TUNED_FOR = (10, 30, 100)  # Numbers of results.
@@ -72,7 +73,9 @@ class NewGeneration:
         self._current = current
         self._author = author
         self._ivf = ivf
-        self._before = _ensure_pointer(index_prefix)
+        self._before = current.generation if current is not None else 0
+        _ensure_pointer(index_prefix)
+        self._manifest: str | None = None  # The name, once it is there.
         self._created: list[Path] = []
         self.number = self._free_generation()
 
@@ -209,7 +212,8 @@ class NewGeneration:
         that it has none of its segments, so that a catalog which lags is filled anew.
 
         The caller holds the publish lock. Raises LeaseLost when another owner has published or
-        swept, StorageError; then the current generation is what it was.
+        swept, and StorageError; then the current generation is what it was, unless storage failed
+        twice in the last step: then it may be the new one (see ``succession.succeed``).
         """
         current, author = self._current, self._author
         before_merge_fence = current.merge_fence if current else 0
@@ -236,6 +240,7 @@ class NewGeneration:
         data = encode_manifest(manifest)
         name = layout.manifest_name(manifest.generation, author.fence)
         self._create(name, lambda file: file.write(data))
+        self._manifest = name
         self._sync(layout.MANIFESTS)
         self._make_current(Pointer(manifest=name, sha256=hashlib.sha256(data).hexdigest()))
         return manifest
@@ -309,35 +314,23 @@ class NewGeneration:
                     )
 
     def _make_current(self, after: Pointer) -> None:
-        path = self._index_prefix / layout.CURRENT
-        # The lock makes this sure on a sound file system; a share that lost its lock server
-        # is worth a second look.
-        if read_pointer(self._index_prefix) != self._before:
-            raise LeaseLost(
-                f"Another owner has published to {str(self._index_prefix)!r} during this commit, "
-                "which was given up; let the other go on."
-            )
-        try:
-            replace_file(path, after.write_to)
-        except StorageError:
-            # It still is what it was, or it was replaced but may not outlive a power cut. The
-            # caller is told that nothing was published, so that must be true in either case.
-            if read_pointer(self._index_prefix) != self._before:
-                replace_file(path, self._before.write_to)
-            raise
+        require_last(self._index_prefix, self._before)
+        succeed(self._index_prefix, after, before=self._before)
 
     def _discard(self) -> None:
+        if self._manifest is not None and may_be_claimed(
+            self._index_prefix, self._manifest, before=self._before
+        ):
+            return  # It is published, whatever went wrong afterwards.
         for path in self._created:
             with suppress(OSError):  # What stays is swept later.
                 path.unlink()
 
 
-def _ensure_pointer(index_prefix: Path) -> Pointer:
-    """Return what ``CURRENT`` says, making it and the directories for a new index first."""
+def _ensure_pointer(index_prefix: Path) -> None:
+    """Make ``CURRENT`` and the directories of a new index."""
     pointer = read_pointer(index_prefix)
     for folder in (layout.MANIFESTS, layout.SEGMENTS, layout.TOMBSTONES):
         make_directory(index_prefix / folder)
     if pointer is None:
-        pointer = NOTHING_PUBLISHED
-        replace_file(index_prefix / layout.CURRENT, pointer.write_to)
-    return pointer
+        replace_file(index_prefix / layout.CURRENT, NOTHING_PUBLISHED.write_to)

@@ -11,8 +11,8 @@ import pytest
 
 from imagedex.core.errors import CorruptIndex, FingerprintMismatch, LeaseLost, StorageError
 from imagedex.core.images import RowLocation
-from imagedex.segments import DirectoryIndexFiles
-from imagedex.segments.lock import PublishLock
+from imagedex.segments import DirectoryIndexFiles, durable, succession
+from imagedex.segments.lock import publish_lock
 from imagedex.testing.index_files import (
     FINGERPRINT,
     assert_holds,
@@ -229,33 +229,54 @@ def test_numbers_left_over_by_a_crash_are_not_used_again(files: DirectoryIndexFi
     assert_holds(files, {"/a": _A, "/b": _B}, dim=_DIM)
 
 
-def test_a_pointer_that_could_not_be_made_durable_is_taken_back(
-    files: DirectoryIndexFiles, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # No file system gives this error on demand, so the call is replaced for once.
-    from imagedex.segments import durable
-
-    first = publish_images(files, {"/a": _A})
+def _fail_to_flush(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
+    """Let the next flush of each of these directories fail: no file system does so on demand."""
     real = durable.sync_directory
-    failures = iter([OSError(5, "Input/output error")])
+    left = list(folders)
 
-    def fail_once_at_the_pointer(path: Path) -> None:
-        if path == files.index_prefix:
-            for error in failures:
-                raise error
+    def fail_once(path: Path) -> None:
+        if path in left:
+            left.remove(path)
+            raise OSError(5, "Input/output error")
         real(path)
 
-    monkeypatch.setattr(durable, "sync_directory", fail_once_at_the_pointer)
-    with pytest.raises(StorageError, match="CURRENT"):
-        publish_images(files, {"/b": _B}, chunk=1)
-    assert files.current() == first
-    publish_images(files, {"/b": _B}, chunk=1)
+    for module in (durable, succession):
+        monkeypatch.setattr(module, "sync_directory", fail_once)
+
+
+@pytest.mark.parametrize("folder", [".", "successors"])
+def test_a_generation_stands_when_its_claim_or_its_pointer_is_durable(
+    files: DirectoryIndexFiles, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    publish_images(files, {"/a": _A})
+    with monkeypatch.context() as patch:
+        _fail_to_flush(patch, files.index_prefix / folder)
+        second = publish_images(files, {"/b": _B}, chunk=1)
+    assert files.current() == second
     assert_holds(files, {"/a": _A, "/b": _B}, dim=_DIM)
+
+
+def test_what_is_published_but_not_durable_is_no_success_and_loses_no_file(
+    files: DirectoryIndexFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = publish_images(files, {"/a": _A})
+    prefix = files.index_prefix
+    with monkeypatch.context() as patch:
+        _fail_to_flush(patch, prefix, prefix / "successors")
+        with pytest.raises(StorageError, match="CURRENT"):
+            publish_images(files, {"/b": _B}, chunk=1)
+    # Another owner may have followed it already: it is not taken back.
+    second = files.current()
+    assert second is not None
+    assert second.generation == first.generation + 1
+    assert_holds(files, {"/a": _A, "/b": _B}, dim=_DIM)
+    with pytest.raises(LeaseLost, match=f"Generation {second.generation} is current"):
+        files.commit(make_commit(first, dim=_DIM))
 
 
 def test_a_commit_waits_no_longer_than_it_was_told_for_another(tmp_path: Path) -> None:
     files = DirectoryIndexFiles(tmp_path, lock_wait_seconds=0.05)
-    with PublishLock(tmp_path / "LOCK", wait_seconds=1).held():
+    with publish_lock(tmp_path, wait_seconds=1).held():
         with pytest.raises(StorageError, match="has held"):
             files.commit(make_commit(None, dim=_DIM))
         assert files.current() is None

@@ -387,6 +387,16 @@ class SqlJobStore:
                 .values(fence=fence)
             )
 
+    def next_fence(self, index_id: int, *, above: int) -> int:
+        """Return a fence that is higher than this one and than those of all leases so far."""
+        of_index = indexes.c.index_id == index_id
+        with self._database.transaction() as transaction:
+            connection = transaction.connection
+            known = connection.execute(select(indexes.c.fence).where(of_index)).scalar_one()
+            fence = 1 + max(int(known), above)
+            connection.execute(update(indexes).where(of_index).values(fence=fence))
+        return fence
+
     def active_job_ids(self, index_id: int) -> list[str]:
         """Return the jobs of an index that have not ended, in the order of their creation."""
         query = (

@@ -47,7 +47,13 @@ class JobLeases(JobStoreSuite):
         assert fences == sorted(set(fences))
         job_store.raise_fence(index_id, 50)
         job_store.raise_fence(index_id, 7)
-        assert self.lease().fence == 51
+        lease = self.lease()
+        assert lease.fence == 51
+        # What goes before the lease that is held, and behind the next one.
+        assert job_store.next_fence(index_id, above=20) == 52
+        assert job_store.next_fence(index_id, above=80) == 81
+        job_store.requeue(lease, error=None, delay_seconds=0, count_attempt=False)
+        assert self.lease().fence == 82
 
     def test_higher_priority_goes_first_and_then_age(
         self, job_store: JobStore, index_id: int, clock: ManualClock
