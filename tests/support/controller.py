@@ -176,7 +176,7 @@ class Controller:
         self.indexing = IndexingService(
             catalog=self.catalog,
             jobs=self.jobs,
-            engine=self.engine,
+            workers=self.engine.workers,
             model=self.model,
             find_model=self.models.named,
             image_roots=roots,

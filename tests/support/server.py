@@ -66,6 +66,11 @@ class ServerProcess:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and self._process.poll() is None
+
     def launch(self) -> None:
         """Start the process, without waiting for it."""
         with self.log.open("ab") as log:

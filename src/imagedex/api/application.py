@@ -51,7 +51,7 @@ def create_api(application: Services, *, max_body_seconds: float = 60.0) -> Fast
     max_body_seconds
         How long a request body may take to arrive.
     """
-    metrics = Metrics(application.indexing)
+    metrics = Metrics(application.indexing, is_leader=lambda: application.role == "leader")
     context = ApiContext(application, Lanes.open(), metrics)
     routers = [
         query_router(context),

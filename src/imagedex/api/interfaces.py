@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 from imagedex.access import KeyService
 from imagedex.indexing.interfaces import Indexing
@@ -36,6 +36,11 @@ class Services(Protocol):
     @property
     def keys(self) -> KeyService:
         """Who may call."""
+        ...
+
+    @property
+    def role(self) -> Literal["leader", "standby"]:
+        """Whether this process runs the jobs of its database."""
         ...
 
     def search(

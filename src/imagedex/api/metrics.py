@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -23,8 +23,14 @@ _log = structlog.get_logger(__name__)
 class Metrics:
     """What is counted while requests are served. Safe to use from several threads."""
 
-    def __init__(self, indexing: Indexing) -> None:
+    def __init__(self, indexing: Indexing, *, is_leader: Callable[[], bool]) -> None:
         self.registry = CollectorRegistry()
+        leader = Gauge(
+            "imagedex_leader",
+            "1 when this server runs the jobs of its database, 0 when it stands by.",
+            registry=self.registry,
+        )
+        leader.set_function(is_leader)
         self.requests = Counter(
             "imagedex_http_requests",
             "Requests that were answered.",

@@ -254,9 +254,14 @@ class HealthAnswer(_Answer):
 class ReadyAnswer(_Answer):
     """All checks passed."""
 
-    model_config = examples_of({"status": "ready", "checks": {"database": "ok", "search": "ok"}})
+    model_config = examples_of(
+        {"status": "ready", "role": "leader", "checks": {"database": "ok", "search": "ok"}}
+    )
 
     status: Literal["ready"] = "ready"
+    role: Literal["leader", "standby"] = Field(
+        description="Whether this server runs the jobs of its database, or another does."
+    )
     checks: dict[str, str]
 
 

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import structlog
 
 from imagedex.access import KeyService, SqlKeyStore
+from imagedex.app.controller import Controller, Role
+from imagedex.app.duty import Duty
 from imagedex.app.foundations import Foundations
 from imagedex.app.models import stored_space
-from imagedex.app.running import Running
-from imagedex.app.schedules import schedules
 from imagedex.app.searching import Searching
+from imagedex.app.snapshots import snapshot_jobs
 from imagedex.core.errors import ImagedexError, ModelNotInstalled, NotFound
-from imagedex.database import HomeLock, prepare_home
+from imagedex.database import HomeLock, in_use, prepare_home
 from imagedex.embedding import EmbeddingModel
-from imagedex.engine import DaskLocalEngine, Engine
 from imagedex.indexing import Indexing, IndexingService, missing_index
 from imagedex.ingest import Thumbnailer
-from imagedex.jobs import JobKind, Lane, Scheduler
+from imagedex.jobs import JobKind, Lane
 from imagedex.legacy import LegacyService
 from imagedex.models import AbsentModel
 from imagedex.search import PictureTerm, Query, QueryAnswer
-from imagedex.segments import SnapshotDirectory, publish_lock
 from imagedex.settings import Settings
-from imagedex.upkeep import SnapshotJobs, Snapshots
 
 _log = structlog.get_logger(__name__)
 
@@ -44,28 +42,24 @@ class Application:
     indexing: Indexing
     keys: KeyService
 
-    def __init__(self, settings: Settings, *, run_jobs: bool) -> None:
+    def __init__(self, settings: Settings, *, run_jobs: bool, is_server: bool = False) -> None:
         self.settings = settings
         self._run_jobs = run_jobs
+        self._is_server = is_server
         self._home_lock = HomeLock(settings.home)
         base = self._base = Foundations(settings)
         self.model = base.model
-        self._engine = _make_engine(settings)
         self._searching = Searching(base)
         self._thumbnails = Thumbnailer(roots=base.image_roots, limits=base.limits)
-        self.snapshots = SnapshotJobs(
-            catalog=base.catalog,
-            jobs=base.jobs,
-            locations=base.locations,
-            turns=base.turns,
-            snapshots_of=self._snapshots_of,
-            kept=settings.snapshots.keep,
+        self.snapshots = snapshot_jobs(base, self._searching)
+        self._controller = Controller(
+            base.ownership,
+            lambda: Duty(base, self._searching, keeps_schedules=is_server),
         )
-        self._running = Running(base, self._searching, self.snapshots, self._engine)
         self.indexing = IndexingService(
             catalog=base.catalog,
             jobs=base.jobs,
-            engine=self._engine,
+            workers=self._controller.workers,
             model=base.model,
             find_model=base.models.named,
             image_roots=base.image_roots,
@@ -83,54 +77,24 @@ class Application:
             ask=lambda text, top_k, prefix: self.query(text, top_k=top_k, index_prefix=prefix),
         )
         self._warming: threading.Thread | None = None
-        self._scheduler = Scheduler(base.jobs, schedules(base, self.snapshots))
         admin_key = settings.admin_key.get_secret_value() if settings.admin_key else None
         self.keys = KeyService(SqlKeyStore(base.database), admin_key=admin_key)
-
-    def _snapshots_of(self, index_prefix: Path) -> Snapshots:
-        return Snapshots(
-            self._base.files_of(index_prefix),
-            SnapshotDirectory(self.settings.snapshots_of(index_prefix)),
-            database=self._base.database,
-            catalog=self._base.catalog,
-            jobs=self._base.jobs,
-            hold_index=publish_lock(index_prefix).held,
-            turns=self._base.turns,
-            on_published=self._searching.refresh_if_served,
-        )
 
     def start(self) -> None:
         """Open the database and the indexes; with ``run_jobs``, take the home and run jobs.
 
-        Raises HomeInUse when another process runs the jobs of this home. A job that was running
-        when its controller died goes on after its last chunk.
+        Raises HomeInUse when another process runs the jobs of this home, or of its database; but
+        of a database that several machines share a server stands by for its owner. A job that was
+        running when its controller died goes on after its last chunk.
         """
         prepare_home(self.settings.home)
         if self._run_jobs:
             self._home_lock.acquire()
         self._base.database.upgrade()
         if self._run_jobs:
-            self._running.expire_own()
-            for index_prefix in self._known_prefixes():
-                self._open(index_prefix)
-            self._running.start()
+            if not self._controller.start(may_stand_by=self._is_server):
+                raise in_use(self._base.database)
             self._searching.start()
-
-    def _known_prefixes(self) -> list[Path]:
-        """Return the indexes of the catalog, and the default one, which a new database lacks."""
-        known = [index.index_prefix for index in self._base.catalog.list_indexes()]
-        default = self.settings.effective_index_prefix
-        return known if default in known or not os.path.lexists(default) else [*known, default]
-
-    def _open(self, index_prefix: Path) -> None:
-        # An index whose share is away or damaged must not keep the others from being served.
-        # Whoever asks it is told why, and so is readiness.
-        try:
-            self._running.publisher.reconcile(index_prefix)
-        except ImagedexError as error:
-            _log.error("index_not_opened", index_prefix=str(index_prefix), error=str(error))
-        else:
-            self._searching.refresh_if_served(index_prefix)
 
     def warm(self) -> None:
         """Load the text encoder in the background, and encode and search once with it.
@@ -140,15 +104,10 @@ class Application:
         self._warming = threading.Thread(target=self.readiness, name="warm-up")
         self._warming.start()
 
-    def keep_schedules(self) -> None:
-        """Submit backups and rebuilds at the times of the settings, from now on."""
-        if self._base.database.is_shared and self.settings.backup.schedule:
-            _log.warning(
-                "database_not_backed_up",
-                database=self._base.database.where,
-                remedy="use pg_dump, and set IMAGEDEX_BACKUP__SCHEDULE to nothing",
-            )
-        self._scheduler.start()
+    @property
+    def role(self) -> Literal["leader", "standby"]:
+        """Whether this process runs the jobs of its database; another may, where it does not."""
+        return "leader" if self._controller.role is Role.LEADER else "standby"
 
     def finish_upkeep(self) -> None:
         """Wait for the rebuilds that this process has begun or is about to; not for one that fails.
@@ -168,9 +127,7 @@ class Application:
 
     def close(self) -> None:
         """Stop running jobs (they resume after their last chunk) and give everything back."""
-        self._scheduler.close()
-        self._running.close()
-        self._engine.close()
+        self._controller.close()
         self._thumbnails.close()
         self._searching.close()
         if self._warming is not None:
@@ -247,18 +204,13 @@ def _outcome(name: str, check: Callable[[], object]) -> str:
     return "ok"
 
 
-def _make_engine(settings: Settings) -> Engine:
-    return DaskLocalEngine(
-        workers=settings.indexing.workers,
-        threads_per_worker=settings.indexing.threads_per_worker,
-        log_dir=settings.home / "logs",
-    )
-
-
-def build_application(settings: Settings, *, run_jobs: bool) -> Application:
+def build_application(
+    settings: Settings, *, run_jobs: bool, is_server: bool = False
+) -> Application:
     """Wire the services of one process; nothing is opened before ``start``.
 
     ``run_jobs`` says whether this process owns the home and runs its jobs; a process that only
-    asks (search, statistics, keys) leaves that to the server.
+    asks (search, statistics, keys) leaves that to the server. A server also keeps schedules, and
+    where several share a database, it stands by for the one that runs the jobs.
     """
-    return Application(settings, run_jobs=run_jobs)
+    return Application(settings, run_jobs=run_jobs, is_server=is_server)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import os
+import secrets
+import socket
 from functools import lru_cache, partial
 from pathlib import Path
 
 from imagedex.app.models import decode_limits, model_or_its_description, model_to_serve
 from imagedex.catalog import Catalog, SqlCatalog
 from imagedex.core.fingerprints import ModelIdentity
-from imagedex.database import Database
+from imagedex.database import Database, FileOwnership, Ownership, SharedOwnership
 from imagedex.embedding import EmbeddingModel
 from imagedex.indexing import IndexLocations, IndexTurns
 from imagedex.ingest import ImageRoots
@@ -29,10 +33,10 @@ class Foundations:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.database = Database(settings.effective_database_url)
+        self.ownership = ownership_of(self.database, settings)
         self.catalog: Catalog = SqlCatalog(self.database)
-        self.jobs: JobStore = SqlJobStore(
-            self.database, lease_seconds=settings.indexing.lease_seconds
-        )
+        self._job_store = SqlJobStore(self.database, lease_seconds=settings.indexing.lease_seconds)
+        self.jobs: JobStore = self._job_store
         self.locations = IndexLocations(settings.effective_index_prefix, settings.index_roots)
         self.image_roots = ImageRoots(settings.image_roots)
         self.limits = decode_limits(settings)
@@ -46,8 +50,25 @@ class Foundations:
         )
         # One object for each index, since it remembers the manifest that it has read.
         self._open_files = lru_cache(maxsize=_MAX_OPEN_INDEXES)(
-            partial(DirectoryIndexFiles, ivf=ivf)
+            partial(DirectoryIndexFiles, ivf=ivf, term=self.term)
         )
+
+    def term(self) -> int:
+        """Return the term in which this process publishes."""
+        return self.ownership.term
+
+    def owned(self) -> Foundations:
+        """Return what the owner of the jobs stands on, from its taking them over to its end.
+
+        The same, but that nothing is recorded any more once another has taken them over, and that
+        nothing is remembered of who publishes what.
+        """
+        owned = copy.copy(self)
+        owned.database = self.database.guarded(self.ownership.require_held)
+        owned.catalog = SqlCatalog(owned.database)
+        owned.jobs = self._job_store.over(owned.database)
+        owned.turns = IndexTurns()
+        return owned
 
     def files_of(self, index_prefix: Path) -> IndexFiles:
         """Return the files of an index."""
@@ -59,3 +80,13 @@ class Foundations:
         if manifest is None:
             return self.models.of(None)
         return self.models.of(ModelIdentity(manifest.model_name, manifest.fingerprint))
+
+
+def ownership_of(database: Database, settings: Settings) -> Ownership:
+    """Return the ownership of a database, which is not taken yet."""
+    if not database.is_shared:
+        return FileOwnership(database)
+    # Unlike every other process, and every other life of this one.
+    life = f"{socket.gethostname()}:{settings.home}:{os.getpid()}:{secrets.token_hex(4)}"
+    server = settings.server
+    return SharedOwnership(database, holder=life, url=f"http://{server.host}:{server.port}")

@@ -19,6 +19,7 @@ from imagedex.indexing import (
     ModelChanger,
     Publisher,
     RemovalRules,
+    Seals,
     WorkerSetup,
 )
 from imagedex.ingest import IgnoreRules
@@ -37,6 +38,8 @@ class Running:
         self, base: Foundations, searching: Searching, snapshots: SnapshotJobs, engine: Engine
     ) -> None:
         self._base = base
+        # Of a database that nobody else can own there is no former owner.
+        self._seals = Seals(base.jobs, base.files_of) if base.ownership.is_shared else None
         self.publisher = self._publisher_of(base.model, searching.queries.refresh)
         # Owners of one home share a prefix, so that a restart knows the leases of its former life.
         self._owner_prefix = f"{socket.gethostname()}:{base.settings.home}:"
@@ -50,9 +53,14 @@ class Running:
         """Let the jobs of a former life of this process go on at once."""
         self._base.jobs.expire_own(self._owner_prefix)
 
-    def close(self) -> None:
-        """Stop running jobs; they resume after their last chunk."""
-        self._runner.close()
+    def close(self, *, is_lost: bool = False) -> bool:
+        """Stop running jobs, and say whether all did; they resume after their last chunk.
+
+        ``is_lost`` says that another process has taken them over.
+        """
+        if is_lost:
+            self._runner.abandon()
+        return self._runner.close()
 
     def _publisher_of(
         self, space: VectorSpace, on_published: Callable[[Path], object]
@@ -66,6 +74,7 @@ class Running:
             files_of=self._base.files_of,
             on_published=on_published,
             turns=self._base.turns,
+            seals=self._seals,
         )
 
     def _make_runner(

@@ -16,6 +16,7 @@ from imagedex.embedding import EmbeddingModel, EncodedTexts, TextEncoder
 from imagedex.ingest import DecodeLimits
 from imagedex.search import (
     BackgroundVerifier,
+    GenerationWatcher,
     PictureReader,
     PictureTerm,
     QueryService,
@@ -35,6 +36,10 @@ class Searching:
         self._pictures = _PictureReaders(limits=base.limits, threads=threads)
         self._verifier = BackgroundVerifier(
             lambda prefix, should_stop: self.queries.verify(prefix, should_stop)
+        )
+        self._watcher = GenerationWatcher(
+            lambda prefix: self.queries.refresh(prefix),
+            lambda: {*self.queries.served(), base.settings.effective_index_prefix},
         )
         self.queries = QueryServices(
             files_of=base.files_of, model_of=base.models.of, make=self._query_service
@@ -67,12 +72,15 @@ class Searching:
             _log.error("index_not_opened", index_prefix=str(index_prefix), error=str(error))
 
     def start(self) -> None:
-        """Begin to verify what is served."""
+        """Begin to verify what is served, and to see what other processes publish."""
         self._verifier.start()
+        if self._base.database.is_shared:
+            self._watcher.start()
 
     def close(self) -> None:
-        """End the decoders of pictures and the verification."""
+        """End the decoders of pictures, the watching and the verification."""
         self._pictures.close()
+        self._watcher.close()
         self._verifier.close()
 
 

@@ -33,12 +33,11 @@ def run_server(settings: Settings, listener: socket.socket) -> None:
     ``listener`` is a bound socket. Raises CommandFailed when it cannot listen, and HomeInUse.
     """
     raise_open_files_limit()
-    application = build_application(settings, run_jobs=True)
+    application = build_application(settings, run_jobs=True, is_server=True)
     try:
         application.start()
         _announce_first_key(application)
         application.warm()
-        application.keep_schedules()
         _serve(application, listener, settings.server)
     except KeyboardInterrupt:
         # Ctrl-C is how a server in a terminal is meant to be stopped: not a failure.

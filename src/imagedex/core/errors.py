@@ -13,6 +13,7 @@ ImagedexError
 ├── Conflict                  the state of things forbids it now
 │   ├── FingerprintMismatch   the index was made with another model
 │   ├── LeaseLost             another owner has taken over the job or the index
+│   │   └── OwnershipLost     another controller has taken over all jobs
 │   └── Superseded            what was prepared no longer fits; prepare it anew
 ├── Unavailable               not now; try again later
 ├── ModelError                a model's files are missing, damaged or of no use
@@ -81,6 +82,10 @@ class FingerprintMismatch(Conflict):
 
 class LeaseLost(Conflict):
     """Another owner has taken over; stop at once and write nothing more."""
+
+
+class OwnershipLost(LeaseLost):
+    """Another controller has taken over all jobs of the database, or may have; stop them."""
 
 
 class Superseded(Conflict):

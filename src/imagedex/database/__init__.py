@@ -7,13 +7,27 @@ Only this room and the ``_sql`` modules of others know SQLAlchemy; everybody els
 from imagedex.database.connections import Database, Snapshot, Transaction
 from imagedex.database.health import DatabaseState, state_of
 from imagedex.database.home import HomeLock, prepare_home
+from imagedex.database.ownership import (
+    RENEW_SECONDS,
+    FileOwnership,
+    Ownership,
+    SharedOwnership,
+    held,
+    in_use,
+)
 
 __all__ = [
+    "RENEW_SECONDS",
     "Database",
     "DatabaseState",
+    "FileOwnership",
     "HomeLock",
+    "Ownership",
+    "SharedOwnership",
     "Snapshot",
     "Transaction",
+    "held",
+    "in_use",
     "prepare_home",
     "state_of",
 ]

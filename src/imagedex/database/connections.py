@@ -7,9 +7,11 @@ its beginning.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 from sqlalchemy import Connection, make_url
 from sqlalchemy.engine import URL
@@ -70,6 +72,17 @@ class Database:
     def __init__(self, url: str) -> None:
         self._adapter = _adapter_of(url)
         self._queue = WriteQueue()
+        self._check: Callable[[Transaction], None] | None = None
+
+    def guarded(self, check: Callable[[Transaction], None]) -> Self:
+        """Return the same database, but that each transaction begins with a check.
+
+        What ``check`` raises leaves the block's beginning, and nothing of it is stored. So a
+        process that has lost a right can record nothing that it began while it had it.
+        """
+        guarded = copy.copy(self)
+        guarded._check = check  # noqa: SLF001 - It is one of its own kind.
+        return guarded
 
     @property
     def where(self) -> str:
@@ -102,6 +115,8 @@ class Database:
         with self._queue.turn():
             with self._adapter.write() as connection:
                 transaction = Transaction(connection, self._adapter.now)
+                if self._check is not None:
+                    self._check(transaction)
                 yield transaction
             transaction.committed()
 

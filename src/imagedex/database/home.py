@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import json
 import os
 import stat
-import weakref
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from imagedex.core.errors import HomeInUse, SettingsError
-from imagedex.core.times import iso_z, utc_now
+from imagedex.core.errors import SettingsError
+from imagedex.database.file_lock import FileLock
 
 
 def prepare_home(home: Path) -> None:
@@ -56,14 +52,16 @@ def _close_to_others(home: Path, status: os.stat_result) -> None:
 class HomeLock:
     """The sole right to run on a home directory, held until ``release`` or the process's death.
 
-    It is an ``flock`` on the file ``LOCK``, whose text names the holder. The operating system
-    drops it when the process dies, however that happens, so it is never stale. The file stays:
-    deleting it would let two processes lock two files of the same name.
+    It is a ``FileLock`` on the file ``LOCK``.
     """
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        self._descriptor: int | None = None
+        self._lock = FileLock(
+            home / "LOCK",
+            what=f"The home {str(home)!r}",
+            remedy="talk to that server over its API (IMAGEDEX_URL), or stop it first",
+        )
 
     def acquire(self) -> None:
         """Make the home (mode 0700) when it is not there, and lock it.
@@ -71,40 +69,16 @@ class HomeLock:
         Raises HomeInUse, naming the holder, when somebody has it, and SettingsError when
         the home cannot be made or written, or is not ours (see prepare_home).
         """
-        if self._descriptor is not None:
-            raise HomeInUse(f"The home {str(self._home)!r} is already locked by this object.")
+        self._lock.require_free_here()
         prepare_home(self._home)
         try:
-            descriptor = os.open(
-                self._home / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-            )
+            self._lock.acquire()
         except OSError as error:
             raise _unusable(self._home, error) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = _describe_holder(descriptor)
-            os.close(descriptor)
-            raise HomeInUse(
-                f"The home {str(self._home)!r} is in use by {holder}; "
-                "talk to that server over its API (IMAGEDEX_URL), or stop it first."
-            ) from error
-        except OSError as error:
-            os.close(descriptor)
-            raise SettingsError(
-                f"The home {str(self._home)!r} cannot be locked: {error.strerror}; "
-                "put it on a local disk."
-            ) from error
-        self._descriptor = descriptor
-        _held.add(self)
-        _write_holder(descriptor)
 
     def release(self) -> None:
         """Give the home back; without a lock this does nothing."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-            _held.discard(self)
+        self._lock.release()
 
     def __enter__(self) -> Self:
         self.acquire()
@@ -124,36 +98,3 @@ def _unusable(home: Path, error: OSError) -> SettingsError:
         f"The home {str(home)!r} cannot be used: {error.strerror}; "
         "set IMAGEDEX_HOME to a directory that may be written."
     )
-
-
-_held: weakref.WeakSet[HomeLock] = weakref.WeakSet()
-
-
-def _release_in_child() -> None:
-    """Let a forked child not keep the home locked after its parent died.
-
-    Closing the child's descriptor leaves the parent's lock as it is, see flock(2).
-    """
-    for lock in list(_held):
-        lock.release()
-
-
-os.register_at_fork(after_in_child=_release_in_child)
-
-
-def _write_holder(descriptor: int) -> None:
-    """Describe this process as the holder, if there is room for that."""
-    text = json.dumps({"pid": os.getpid(), "since": iso_z(utc_now())})
-    # The lock holds without it, and a full disk is to be found out about from a running server.
-    with contextlib.suppress(OSError):
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, text.encode(), 0)
-
-
-def _describe_holder(descriptor: int) -> str:
-    """Name the holder; it may be about to write the file, or have had no room for it."""
-    try:
-        holder: Any = json.loads(os.pread(descriptor, 4096, 0))
-        return f"process {holder['pid']} since {holder['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"

@@ -6,7 +6,7 @@ from sqlalchemy import Connection, inspect, text
 
 from imagedex.core.errors import SettingsError
 
-REVISION = "0010"  # Of the newest migration.
+REVISION = "0012"  # Of the newest migration.
 
 
 def upgrade(connection: Connection, where: str) -> None:

@@ -74,6 +74,16 @@ indexes = Table(
     _count("changes_of_others"),
 )
 
+leadership = Table(
+    "leadership",  # Of a database that several machines share: who runs the jobs. One row.
+    metadata,
+    _column("leadership", Integer, primary_key=True, autoincrement=False),
+    _column("term", Integer),  # Rises each time that a controller takes them over.
+    _column("holder", TEXT),
+    _column("url", TEXT),
+    _column("lease_until", Float),
+)
+
 images = Table(
     "images",
     metadata,

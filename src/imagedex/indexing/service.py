@@ -20,7 +20,7 @@ from imagedex.core.errors import (
 from imagedex.core.times import utc_now
 from imagedex.embedding import EmbeddingModel
 from imagedex.embedding.runtimes import Precision
-from imagedex.engine import Engine, WorkerStatus
+from imagedex.engine import WorkerInfo, WorkerStatus
 from imagedex.indexing.changing import ModelChange, new_model_change
 from imagedex.indexing.interfaces import IndexStats, JobReport, WorkerReport
 from imagedex.indexing.locations import IndexLocations
@@ -41,14 +41,14 @@ from imagedex.segments import IndexFiles
 
 
 class IndexingService:
-    """The ``Indexing`` of one controller, over its catalog, its jobs and its engine."""
+    """The ``Indexing`` of one controller, over its catalog and its jobs."""
 
     def __init__(
         self,
         *,
         catalog: Catalog,
         jobs: JobStore,
-        engine: Engine,
+        workers: Callable[[], Sequence[WorkerInfo]],
         model: EmbeddingModel,
         find_model: Callable[[str, Precision | None], EmbeddingModel],
         image_roots: ImageRoots,
@@ -57,7 +57,7 @@ class IndexingService:
     ) -> None:
         self._catalog = catalog
         self._jobs = jobs
-        self._engine = engine
+        self._workers = workers
         self._model = model
         self._find_model = find_model
         self._image_roots = image_roots
@@ -175,7 +175,7 @@ class IndexingService:
     def status(self, job_id: str) -> JobReport:
         """Return a job's state. Raises NotFound."""
         job, shares = self._jobs.get_with_shares(job_id)
-        connected = {worker.worker_id: worker.status for worker in self._engine.workers()}
+        connected = {worker.worker_id: worker.status for worker in self._workers()}
         workers = tuple(
             WorkerReport(
                 worker_id=share.worker_id,

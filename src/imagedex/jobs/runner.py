@@ -95,6 +95,13 @@ class JobRunner:
             self._wake_ups += 1
             self._woken.notify_all()
 
+    def abandon(self) -> None:
+        """Let no run write anything more: another process has taken them over. Then close."""
+        self._closing.set()
+        with self._runs_lock:
+            for run in self._runs:
+                run.mark_lost()
+
     def close(self, timeout_seconds: float = 10.0) -> bool:
         """Let running jobs stop at their next chunk, to be run again from there.
 

@@ -6,9 +6,11 @@ from imagedex.search.query import ImageTerm, PictureTerm, Query, Term, TextTerm
 from imagedex.search.service import QueryService
 from imagedex.search.services import QueryServices
 from imagedex.search.verifying import BackgroundVerifier
+from imagedex.search.watching import GenerationWatcher
 
 __all__ = [
     "BackgroundVerifier",
+    "GenerationWatcher",
     "ImageTerm",
     "PictureReader",
     "PictureTerm",

@@ -86,6 +86,11 @@ class QueryServices:
         with self._turn_of(index_prefix):
             return self._open_in_its_service(index_prefix, open_in)
 
+    def served(self) -> list[Path]:
+        """Return the indexes that have been opened."""
+        with self._lock:
+            return list(self._serving)
+
     def verify(self, index_prefix: Path, should_stop: Callable[[], bool]) -> None:
         """Compare the large files of what is served; see ``QueryService.verify``."""
         with self._lock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 
@@ -36,6 +37,7 @@ class InMemoryApplication:
         self.queries: list[Query] = []  # That were asked.
         self.checks = {"database": "ok", "search": "ok"}
         self.failure: Exception | None = None
+        self.role: Literal["leader", "standby"] = "leader"
 
     def key_with(self, *scopes: Scope) -> str:
         """Make a key and return its secret."""

@@ -335,7 +335,11 @@ def test_health_needs_no_key(client: ApiClient) -> None:
 def test_ready_lists_its_checks_and_needs_no_key(client: ApiClient) -> None:
     answer = client.call("GET", "/health/ready")
     assert answer.status_code == 200
-    assert answer.json() == {"status": "ready", "checks": {"database": "ok", "search": "ok"}}
+    assert answer.json() == {
+        "status": "ready",
+        "role": "leader",
+        "checks": {"database": "ok", "search": "ok"},
+    }
 
 
 def test_not_ready_is_a_problem_with_the_reasons(

@@ -39,6 +39,6 @@ def health_router(context: ApiContext) -> APIRouter:
                 headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
                 extensions={"checks": checks},
             )
-        return JsonAnswer(ReadyAnswer(checks=checks))
+        return JsonAnswer(ReadyAnswer(role=context.services.role, checks=checks))
 
     return router

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
@@ -60,6 +61,15 @@ class SqlJobStore:
     def lease_seconds(self) -> float:
         """After this silence of its owner a job may be taken over."""
         return self._lease_seconds
+
+    def over(self, database: Database) -> SqlJobStore:
+        """Return a store of the same jobs over another view of their database.
+
+        Both announce work to whoever has subscribed to one of them.
+        """
+        other = copy.copy(self)
+        other._database = database  # noqa: SLF001 - It is one of its own kind.
+        return other
 
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call ``listener`` whenever this store has made work; see the contract."""
