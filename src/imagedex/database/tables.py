@@ -232,6 +232,15 @@ job_findings = Table(
     _column("removals_allowed", Integer, nullable=True),  # 0 when they were refused.
 )
 
+host_rates = Table(
+    "host_rates",  # How fast workers were, last time.
+    metadata,
+    _column("slot", TEXT, primary_key=True),  # A worker's place, on which one follows another.
+    _column("fingerprint", TEXT, primary_key=True),  # Of the model.
+    _column("images_per_second", Float),
+    _column("measured_at", Float),
+)
+
 schedules = Table(
     "schedules",
     metadata,

@@ -153,6 +153,20 @@ class JobStore(Protocol):
         """Return the rate of the chunks done last on this index, or None when there are none."""
         ...
 
+    def worker_rates(self) -> Mapping[tuple[str, str], float]:
+        """Return the rates that were recorded: images per second by slot and fingerprint.
+
+        In the order in which they were measured.
+        """
+        ...
+
+    def record_worker_rates(self, measured: Mapping[tuple[str, str], float]) -> None:
+        """Store rates beside those that are stored, or in their place.
+
+        Those that nobody has measured for months are forgotten.
+        """
+        ...
+
     def request_cancel(self, job_id: str) -> Job:
         """Cancel a waiting job at once, tell a running one to stop; return it as it is now.
 
@@ -258,6 +272,16 @@ class JobStore(Protocol):
         """Add chunks to a job that has its plan; their images count among its own.
 
         Raises LeaseLost.
+        """
+        ...
+
+    def split_chunk(self, lease: Lease, number: int, sizes: Sequence[int]) -> list[Chunk]:
+        """Put chunks of so many images in the place of a planned one, and return them, in order.
+
+        They have new numbers, since a number names the same images for ever; so the one of the
+        chunk that was split is used no more. Images that it was to try again are tried by the new
+        ones. Raises LeaseLost, NotFound, Conflict for a chunk that is not planned, and ValueError
+        for sizes that are not its images.
         """
         ...
 

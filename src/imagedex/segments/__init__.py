@@ -22,6 +22,7 @@ from imagedex.segments.mending import Mended, mend_faiss_files, mend_pointer
 from imagedex.segments.moved_rows import MovedRows
 from imagedex.segments.records import (
     FileEntry,
+    FinishedPart,
     ImageBlock,
     Manifest,
     Part,
@@ -38,6 +39,7 @@ __all__ = [
     "FilesReport",
     "Finding",
     "FindingKind",
+    "FinishedPart",
     "Hits",
     "ImageBlock",
     "ImageFilter",

@@ -373,6 +373,20 @@ def read_fingerprint(path: Path) -> str:
         return _fingerprint_in(file)
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return what the writer of a file of images has said of it, by its own keys.
+
+    Raises CorruptIndex, StorageError.
+    """
+    with _reading(path), _image_file(path) as file:
+        metadata = file.schema_arrow.metadata or {}
+        return {
+            key.decode().removeprefix(_METADATA_PREFIX): value.decode()
+            for key, value in metadata.items()
+            if key.startswith(_METADATA_PREFIX.encode())
+        }
+
+
 def _fingerprint_in(file: Any) -> str:
     metadata = file.schema_arrow.metadata or {}
     return str(metadata.get(f"{_METADATA_PREFIX}fingerprint".encode(), b"").decode())

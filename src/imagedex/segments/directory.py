@@ -21,11 +21,18 @@ from imagedex.segments.interfaces import (
 )
 from imagedex.segments.lock import forget_locks, publish_lock
 from imagedex.segments.merging import PreparedMerge, prepare_merge
-from imagedex.segments.parts import part_path, remove_parts, write_part
+from imagedex.segments.parts import finished_parts, part_path, remove_parts, write_part
 from imagedex.segments.pointer import read_pointer
 from imagedex.segments.published import Published, heal, read_published
 from imagedex.segments.publishing import publish_commit
-from imagedex.segments.records import ImageBlock, Manifest, Part, SegmentEntry, TombstoneEntry
+from imagedex.segments.records import (
+    FinishedPart,
+    ImageBlock,
+    Manifest,
+    Part,
+    SegmentEntry,
+    TombstoneEntry,
+)
 from imagedex.segments.replacing import prepare_replacement
 from imagedex.segments.republishing import seal
 from imagedex.segments.sweeping import sweep
@@ -73,9 +80,13 @@ class DirectoryIndexFiles:
         self._published = published = read_published(self._index_prefix, self._published)
         return None if published is None else published.manifest
 
-    def write_part(self, job_id: str, chunk: int, fence: int, part: Part) -> str:
+    def write_part(self, job_id: str, chunk: int, fence: int, part: Part, outcome: str = "") -> str:
         """Write a part file durably and atomically; return its name below the prefix."""
-        return write_part(self._index_prefix, job_id, chunk, fence, part)
+        return write_part(self._index_prefix, job_id, chunk, fence, part, outcome)
+
+    def finished_parts(self, job_id: str) -> list[FinishedPart]:
+        """Return the part files of a job, by chunk, those of the newest fence first."""
+        return finished_parts(self._index_prefix, job_id)
 
     def part_fingerprint(self, name: str) -> str | None:
         """Return which model made a part's vectors, or None when the file is not there."""

@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 from imagedex.core.images import ImageFacts, RowLocation
 from imagedex.segments.filters import ImageFilter
 from imagedex.segments.moved_rows import MovedRows
-from imagedex.segments.records import ImageBlock, Manifest, Part, SegmentEntry, TombstoneEntry
+from imagedex.segments.records import (
+    FinishedPart,
+    ImageBlock,
+    Manifest,
+    Part,
+    SegmentEntry,
+    TombstoneEntry,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +138,18 @@ class IndexFiles(Protocol):
         """
         ...
 
-    def write_part(self, job_id: str, chunk: int, fence: int, part: Part) -> str:
-        """Write a part file durably and atomically; return its name below the prefix."""
+    def write_part(self, job_id: str, chunk: int, fence: int, part: Part, outcome: str = "") -> str:
+        """Write a part file durably and atomically; return its name below the prefix.
+
+        ``outcome`` is kept with it, so that whoever finds the part knows how its chunk ended.
+        """
+        ...
+
+    def finished_parts(self, job_id: str) -> list[FinishedPart]:
+        """Return the part files of a job, by chunk, those of the newest fence first.
+
+        What is half written, or damaged, is passed over. Raises StorageError.
+        """
         ...
 
     def part_fingerprint(self, name: str) -> str | None:

@@ -44,7 +44,7 @@ _FENCED = re.compile(
     r"(?:\.[0-9a-f]+\.tmp)?"
 )
 _LOCK_OF_TERM = re.compile(r"LOCK-(\d{1,18})")
-_PART = re.compile(r"parts/([A-Za-z0-9_-]{1,100})/\d{6,18}-\d{1,18}(?:-[0-9a-f]{8})?\.parquet")
+_PART = re.compile(r"parts/([A-Za-z0-9_-]{1,100})/(\d{6,18})-(\d{1,18})(?:-[0-9a-f]{8})?\.parquet")
 _STAGING = re.compile(r"parts/([A-Za-z0-9_-]{1,100})/merge-\d{1,18}")
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
@@ -146,6 +146,12 @@ def fence_of(name: str) -> int | None:
     """Return the fence that a name tells, also of a half-written file, or None for other names."""
     match = _FENCED.fullmatch(name)
     return int(match[match.lastindex or 0]) if match else None
+
+
+def chunk_and_fence_of_part(name: str) -> tuple[int, int] | None:
+    """Return chunk and fence that a part's name tells, or None when it names no part."""
+    match = _PART.fullmatch(name)
+    return (int(match[2]), int(match[3])) if match else None
 
 
 def job_of_part(name: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from collections import Counter
@@ -10,21 +11,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import structlog
 
 from imagedex.core.errors import CorruptIndex, FingerprintMismatch
 from imagedex.segments import layout
-from imagedex.segments._parquet import ImageTable, read_made_by
+from imagedex.segments._parquet import ImageTable, read_made_by, read_metadata
 from imagedex.segments.durable import make_directory, replace_file, storage_errors
-from imagedex.segments.records import Part
+from imagedex.segments.records import FinishedPart, Part
 
 _LENGTH_TOLERANCE = 1e-3
 
+_log = structlog.get_logger(__name__)
 
-def write_part(index_prefix: Path, job_id: str, chunk: int, fence: int, part: Part) -> str:
+
+def write_part(
+    index_prefix: Path, job_id: str, chunk: int, fence: int, part: Part, outcome: str = ""
+) -> str:
     """Write a part file durably and atomically; return its name below the prefix.
 
-    No part is written over: a chunk that runs again has another one. Raises ValueError when the
-    vectors cannot be stored, StorageError when the storage fails.
+    No part is written over: a chunk that runs again has another one. ``outcome`` is kept with it,
+    for ``finished_parts``. Raises ValueError when the vectors cannot be stored, StorageError when
+    the storage fails.
     """
     name = layout.part_name(job_id, chunk, fence, secrets.token_bytes(4))
     _require_valid(part)
@@ -37,9 +44,45 @@ def write_part(index_prefix: Path, job_id: str, chunk: int, fence: int, part: Pa
         "fence": str(fence),
         "fingerprint": part.fingerprint,
         "dim": str(part.vectors.shape[1]),
+        "outcome": outcome,
     }
     replace_file(path, lambda file: table.write_to(file, metadata))
     return name
+
+
+def finished_parts(index_prefix: Path, job_id: str) -> list[FinishedPart]:
+    """Return the parts of a job that its chunks have left, by chunk, the newest fence first.
+
+    What is no whole part file is passed over. Raises StorageError, ValueError for a job id that
+    can name no directory.
+    """
+    directory = layout.parts_name(job_id)
+    found = []
+    with storage_errors("list", index_prefix / directory):
+        try:
+            names = [f"{directory}/{entry.name}" for entry in os.scandir(index_prefix / directory)]
+        except FileNotFoundError:
+            return []
+    for name in names:
+        numbers = layout.chunk_and_fence_of_part(name)
+        if numbers is None:
+            continue
+        chunk, fence = numbers
+        try:
+            metadata = read_metadata(index_prefix / name)
+        except CorruptIndex as error:
+            _log.warning("part_file_not_read", file=name, error=str(error))
+            continue
+        found.append(
+            FinishedPart(
+                name=name,
+                chunk=chunk,
+                fence=fence,
+                fingerprint=metadata.get("fingerprint", ""),
+                outcome=metadata.get("outcome", ""),
+            )
+        )
+    return sorted(found, key=lambda part: (part.chunk, -part.fence, part.name))
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,3 +119,14 @@ class Part:
     facts: tuple[ImageFacts, ...]
     vectors: NDArray[np.float32]  # Shape (len(facts), dim), rows of unit length.
     fingerprint: str  # Of the model that made them; empty in files of older versions.
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedPart:
+    """A part file as its name and its metadata tell of it."""
+
+    name: str
+    chunk: int
+    fence: int  # Of the lease under which its chunk was run.
+    fingerprint: str
+    outcome: str  # What was given when it was written; empty in files of older versions.

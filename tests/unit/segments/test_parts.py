@@ -95,3 +95,31 @@ def test_single_rows_are_read_from_whichever_row_group_holds_them(
             files.read_rows(name, [row])
     with pytest.raises(ValueError, match="does not name a part"):
         files.read_rows("../other.parquet", [0])
+
+
+def test_the_parts_of_a_job_tell_how_their_chunks_ended(tmp_path: Path) -> None:
+    files = DirectoryIndexFiles(tmp_path)
+    assert files.finished_parts("job") == []
+    part = make_part({"/a": unit_vectors(1, 3)[0]}, dim=3)
+    old = files.write_part("job", 0, 2, part, "as it was")
+    new = files.write_part("job", 0, 12, part, "as it is")
+    other = files.write_part("job", 3, 1, part)
+    files.write_part("another", 0, 1, part, "not mine")
+    found = files.finished_parts("job")
+    assert [(p.name, p.chunk, p.fence, p.outcome) for p in found] == [
+        (new, 0, 12, "as it is"),
+        (old, 0, 2, "as it was"),
+        (other, 3, 1, ""),
+    ]
+    assert {p.fingerprint for p in found} == {part.fingerprint}
+
+
+def test_what_is_no_whole_part_is_not_among_the_finished_ones(tmp_path: Path) -> None:
+    files = DirectoryIndexFiles(tmp_path)
+    part = make_part({"/a": unit_vectors(1, 3)[0]}, dim=3)
+    whole = files.write_part("job", 0, 1, part)
+    cut = tmp_path / files.write_part("job", 1, 1, part)
+    cut.write_bytes(cut.read_bytes()[:-5])
+    (tmp_path / "parts" / "job" / "000002-1-00000000.parquet.0123.tmp").write_bytes(b"half")
+    (tmp_path / "parts" / "job" / "merge-3").mkdir()
+    assert [found.name for found in files.finished_parts("job")] == [whole]

@@ -8,6 +8,7 @@ the number of failures that are not being retried.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 from sqlalchemy import (
@@ -21,7 +22,7 @@ from sqlalchemy import (
     update,
 )
 
-from imagedex.core.errors import NotFound
+from imagedex.core.errors import Conflict, NotFound
 from imagedex.core.images import FailureReason, ImageFailure
 from imagedex.database.tables import job_chunks, job_failures, job_workers, jobs
 from imagedex.jobs._sql import findings
@@ -82,6 +83,56 @@ def extend(connection: Connection, job: AnyRow, chunks: Iterable[PlannedChunk]) 
     _change_job(
         connection, job.job_id, next_chunk=number, total_images=jobs.c.total_images + images
     )
+
+
+def split(connection: Connection, job: AnyRow, number: int, sizes: Sequence[int]) -> list[Chunk]:
+    """Put several chunks in the place of a planned one, of so many images each, in order."""
+    of_chunk = (job_chunks.c.job_id == job.job_id, job_chunks.c.number == number)
+    chunk = connection.execute(select(job_chunks).where(*of_chunk)).one_or_none()
+    if chunk is None:
+        raise NotFound(f"Job {job.job_id!r} has no chunk {number}.")
+    if chunk.state != ChunkState.PLANNED.value:
+        raise Conflict(
+            f"Chunk {number} of job {job.job_id!r} is {chunk.state}; only a planned one is split."
+        )
+    paths = tuple(unpacked(chunk.image_paths))
+    if any(size < 1 for size in sizes) or sum(sizes) != len(paths):
+        raise ValueError(f"{len(paths)} images cannot be split into pieces of {list(sizes)}.")
+    ends = list(accumulate(sizes, initial=0))
+    pieces = [
+        PlannedChunk(ChunkAction(chunk.action), paths[start:end]) for start, end in pairwise(ends)
+    ]
+    connection.execute(delete(job_chunks).where(*of_chunk))
+    next_chunk = _insert_chunks(connection, job.job_id, job.next_chunk, pieces)
+    _change_job(connection, job.job_id, next_chunk=next_chunk)
+    _move_failures(connection, job, number, pieces)
+    return [
+        Chunk(job.next_chunk + offset, piece.action, ChunkState.PLANNED, piece.image_paths, None)
+        for offset, piece in enumerate(pieces)
+    ]
+
+
+def _move_failures(
+    connection: Connection, job: AnyRow, number: int, pieces: Sequence[PlannedChunk]
+) -> None:
+    """Have those that a chunk was to try again be tried by the pieces that came of it."""
+    of_chunk = (job_failures.c.job_id == job.job_id, job_failures.c.chunk == number)
+    retried = set(connection.execute(select(job_failures.c.image_path).where(*of_chunk)).scalars())
+    moves = [
+        {"path": path, "piece": job.next_chunk + offset}
+        for offset, piece in enumerate(pieces)
+        for path in piece.image_paths
+        if path in retried
+    ]
+    if moves:
+        connection.execute(
+            update(job_failures)
+            .where(
+                job_failures.c.job_id == job.job_id, job_failures.c.image_path == bindparam("path")
+            )
+            .values(chunk=bindparam("piece")),
+            moves,
+        )
 
 
 def forget(connection: Connection, job_id: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from sqlalchemy import Text, func, literal_column, select, update
@@ -13,7 +13,7 @@ from imagedex.core.errors import Conflict
 from imagedex.core.images import FailureReason, ImageFailure
 from imagedex.database import Database, Snapshot, Transaction
 from imagedex.database.tables import indexes, job_chunks, jobs
-from imagedex.jobs._sql import findings, leasing, listing, plans, scheduling, submission
+from imagedex.jobs._sql import findings, leasing, listing, plans, rates, scheduling, submission
 from imagedex.jobs._sql.rows import ACTIVE, held_row, job_of, job_row
 from imagedex.jobs.interfaces import IdempotencyKey, NewJob, Page
 from imagedex.jobs.records import (
@@ -201,6 +201,16 @@ class SqlJobStore:
         rates = [row.images / row.seconds for row in rows if row.seconds > 0]
         return sum(rates) if rates else None
 
+    def worker_rates(self) -> dict[tuple[str, str], float]:
+        """Return what was recorded of the workers' rates."""
+        with self._database.read() as snapshot:
+            return rates.stored(snapshot.connection)
+
+    def record_worker_rates(self, measured: Mapping[tuple[str, str], float]) -> None:
+        """Store rates, and forget those that were measured long ago."""
+        with self._database.transaction() as transaction:
+            rates.store(transaction.connection, measured, self._now(transaction))
+
     def request_cancel(self, job_id: str) -> Job:
         """Cancel a waiting job at once, tell a running one to stop; return it as it is now."""
         with self._database.transaction() as transaction:
@@ -344,6 +354,12 @@ class SqlJobStore:
         with self._database.transaction() as transaction:
             job = held_row(transaction.connection, lease)
             plans.extend(transaction.connection, job, chunks)
+
+    def split_chunk(self, lease: Lease, number: int, sizes: Sequence[int]) -> list[Chunk]:
+        """Put several chunks in the place of a planned one; see the contract."""
+        with self._database.transaction() as transaction:
+            job = held_row(transaction.connection, lease)
+            return plans.split(transaction.connection, job, number, sizes)
 
     def retry_failures(
         self, lease: Lease, reasons: Collection[FailureReason], *, below_attempts: int

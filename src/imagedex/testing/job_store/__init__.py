@@ -13,11 +13,19 @@ from imagedex.testing.job_store.making import (
 )
 from imagedex.testing.job_store.plans import JobPlans
 from imagedex.testing.job_store.retrying import JobRetries
+from imagedex.testing.job_store.splitting import JobSplitting
 from imagedex.testing.job_store.submission import JobSubmission
 
 
 class JobStoreContract(
-    JobFindings, JobSubmission, JobLists, JobLeases, JobCancelling, JobPlans, JobRetries
+    JobFindings,
+    JobSubmission,
+    JobLists,
+    JobLeases,
+    JobCancelling,
+    JobPlans,
+    JobRetries,
+    JobSplitting,
 ):
     """Subclass it and give the fixtures ``job_store``, ``database`` and ``index_ids``.
 
