@@ -82,7 +82,30 @@ class IndexingSettings(_Group):
         "`IMAGEDEX_DECODING__MEMORY_BYTES`); 0 shares all cores among the workers.",
     )
     chunk_images: int = Field(
-        32, ge=1, le=4096, description="Images of a chunk, the unit of dispatch and checkpoint."
+        256,
+        ge=1,
+        le=4096,
+        description="Images of a chunk at most. Chunks, the unit of dispatch and checkpoint, are "
+        "cut to `IMAGEDEX_INDEXING__CHUNK_SECONDS` of each worker's measured rate.",
+    )
+    chunk_seconds: float = Field(
+        3.0,
+        gt=0,
+        le=600,
+        description="How long a chunk should keep its worker busy. What a worker that dies had is "
+        "done again.",
+    )
+    no_worker_seconds: float = Field(
+        60.0,
+        gt=0,
+        description="A job that waits so long while no worker is connected goes back into the "
+        "line with that error, and fails when it has happened twenty times without progress.",
+    )
+    stall_seconds: float = Field(
+        300.0,
+        ge=1,
+        description="A worker that says so long nothing of the chunk it has is taken to hang: it "
+        "is ended, and another one gets the chunk. To load a model counts as well.",
     )
     shared_from_images: int = Field(
         1000,

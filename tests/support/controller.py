@@ -24,6 +24,7 @@ from imagedex.indexing import (
     MergePolicy,
     Merger,
     ModelChanger,
+    Pace,
     Publisher,
     RemovalRules,
     WorkerSetup,
@@ -96,6 +97,7 @@ class Controller:
         self.announced: Callable[[Path], object] = self.queries.refresh
         roots = ImageRoots([self.photos])
         turns = IndexTurns()
+        pace = Pace(self.jobs, target_seconds=3.0)
         self.publisher = Publisher(
             image_roots=roots,
             database=self.database,
@@ -127,6 +129,7 @@ class Controller:
             removal=removal or RemovalRules(),
             settle_seconds=settle_seconds,
             shared_from_images=shared_from_images,
+            pace=pace,
         )
         self.snapshots = SnapshotJobs(
             catalog=self.catalog,
@@ -160,6 +163,7 @@ class Controller:
             on_published=lambda prefix: self.announced(prefix),
             chunk_images=chunk_images,
             max_share=(removal or RemovalRules()).max_share,
+            pace=pace,
         )
         self.runner = JobRunner(
             self.jobs,
@@ -182,6 +186,7 @@ class Controller:
             image_roots=roots,
             locations=IndexLocations(self.prefix, ()),
             files_of=files_of,
+            pace=pace,
         )
 
     def model_of(self, index_prefix: Path) -> EmbeddingModel:

@@ -59,8 +59,13 @@ class JobWorker(_Answer):
 
     worker_id: str
     host: str
-    status: str
+    status: str = Field(
+        description="idle, busy, draining (it ends what it has), or lost: not connected."
+    )
     images_processed: int
+    images_per_second: float | None = Field(
+        description="As it was measured last, for whatever job; null when nothing is known."
+    )
 
 
 class JobFindings(_Answer):

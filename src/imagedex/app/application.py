@@ -65,6 +65,7 @@ class Application:
             image_roots=base.image_roots,
             locations=base.locations,
             files_of=base.files_of,
+            pace=base.pace,
         )
         self.legacy = LegacyService(
             catalog=base.catalog,

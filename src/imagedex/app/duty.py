@@ -97,4 +97,6 @@ def _make_engine(settings: Settings) -> Engine:
         workers=settings.indexing.workers,
         threads_per_worker=settings.indexing.threads_per_worker,
         log_dir=settings.home / "logs",
+        no_worker_seconds=settings.indexing.no_worker_seconds,
+        stall_seconds=settings.indexing.stall_seconds,
     )

@@ -14,7 +14,7 @@ from imagedex.catalog import Catalog, SqlCatalog
 from imagedex.core.fingerprints import ModelIdentity
 from imagedex.database import Database, FileOwnership, Ownership, SharedOwnership
 from imagedex.embedding import EmbeddingModel
-from imagedex.indexing import IndexLocations, IndexTurns
+from imagedex.indexing import IndexLocations, IndexTurns, Pace
 from imagedex.ingest import ImageRoots
 from imagedex.jobs import JobStore, SqlJobStore
 from imagedex.models import IndexModels
@@ -37,6 +37,7 @@ class Foundations:
         self.catalog: Catalog = SqlCatalog(self.database)
         self._job_store = SqlJobStore(self.database, lease_seconds=settings.indexing.lease_seconds)
         self.jobs: JobStore = self._job_store
+        self.pace = Pace(self.jobs, target_seconds=settings.indexing.chunk_seconds)
         self.locations = IndexLocations(settings.effective_index_prefix, settings.index_roots)
         self.image_roots = ImageRoots(settings.image_roots)
         self.limits = decode_limits(settings)

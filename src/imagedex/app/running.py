@@ -27,7 +27,7 @@ from imagedex.jobs import JobKind, JobRunner
 from imagedex.legacy import ImportFlow
 from imagedex.upkeep import DatabaseBackups, SnapshotJobs
 
-_IMPORTED_FOR_EMBEDDED = 16
+_IMPORTED_FOR_EMBEDDED = 2
 _JOBS_AT_ONCE = 4  # A rebuild must not keep those of other indexes waiting.
 
 
@@ -114,6 +114,7 @@ class Running:
             ),
             settle_seconds=settings.settle_seconds,
             shared_from_images=settings.shared_from_images,
+            pace=base.pace,
         )
         changer = ModelChanger(
             database=base.database,
@@ -130,6 +131,7 @@ class Running:
             on_published=searching.refresh_if_served,
             chunk_images=settings.chunk_images,
             max_share=settings.removal_share,
+            pace=base.pace,
         )
         import_flow = ImportFlow(
             catalog=base.catalog,

@@ -191,7 +191,7 @@ class ImagedexClient:
         return parse_answer(self._send("GET", "/api/v1/index/jobs", params=params), JobPage)
 
     def cancel(self, job_id: str) -> JobSummary:
-        """Cancel a job; a running one ends at its next chunk. Returns the job as it is now."""
+        """Cancel a job; a running one ends after the batch at hand. Return it as it is now."""
         path = f"/api/v1/index/jobs/{_part(job_id)}/cancel"
         return parse_answer(self._send("POST", path), JobSummary)
 

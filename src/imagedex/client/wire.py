@@ -57,8 +57,9 @@ class Worker(_Answer):
 
     worker_id: str
     host: str
-    status: str
+    status: str  # idle, busy, draining or lost.
     images_processed: int
+    images_per_second: float | None = None  # As measured last; None when nothing is known.
 
 
 class ScanFindings(_Answer):

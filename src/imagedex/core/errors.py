@@ -16,9 +16,12 @@ ImagedexError
 │   │   └── OwnershipLost     another controller has taken over all jobs
 │   └── Superseded            what was prepared no longer fits; prepare it anew
 ├── Unavailable               not now; try again later
+│   └── NoWorkers             no worker has been connected for long
 ├── ModelError                a model's files are missing, damaged or of no use
 │   └── ModelNotInstalled     a known model is named, and its files are not here
 ├── EngineError               a chunk could not be run
+│   ├── WorkerLost            its worker went away while it ran
+│   └── ChunkStopped          it was told to stop
 └── StorageError              the index's files could not be read or written
     └── CorruptIndex          a file of the index is not what its manifest says
 
@@ -100,6 +103,10 @@ class Unavailable(ImagedexError):
     retryable = True
 
 
+class NoWorkers(Unavailable):
+    """No worker has been connected for long; the text says what is known of them."""
+
+
 class ModelError(ImagedexError):
     """A model's files are missing, damaged or of no use; the text says how to get good ones."""
 
@@ -115,6 +122,35 @@ class EngineError(ImagedexError):
     """A chunk could not be run: its worker died, or there is none. Running it again can help."""
 
     retryable = True
+
+
+class WorkerLost(EngineError):
+    """The worker went away under a chunk; what else it ran tells whether the chunk may be why."""
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        worker_id: str = "",
+        host: str = "",
+        has_begun: bool = True,
+        was_alone: bool = False,
+        images_done: int = 0,
+        in_hand: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(text)
+        self.worker_id = worker_id
+        self.host = host
+        self.has_begun = has_begun  # Otherwise the chunk had not reached it, and is not why.
+        self.was_alone = was_alone  # No other chunk was on the worker when it went away.
+        self.images_done = images_done  # As the worker said last,
+        self.in_hand = in_hand  # with the paths of those that it was about to work on.
+
+
+class ChunkStopped(EngineError):
+    """The chunk was told to stop, and ended before it was done; nothing of it counts."""
+
+    retryable = False
 
 
 class StorageError(ImagedexError):

@@ -22,6 +22,7 @@ class FailureReason(StrEnum):
     NAME_NOT_UTF8 = "name_not_utf8"  # Its name cannot be written in JSON or a database.
     DECODER_TIMEOUT = "decoder_timeout"  # The decoder took too long and was ended.
     DECODER_CRASHED = "decoder_crashed"  # The decoder process died on it.
+    WORKER_CRASHED = "worker_crashed"  # Worker processes died, or hung, on it and nothing else.
     CHANGED = "changed"  # Of an old index: the file is another one than was embedded.
     BAD_ROW = "bad_row"  # Of an old index: a row without a usable path or vector.
 

@@ -7,6 +7,7 @@ from imagedex.engine._dask_local import DaskLocalEngine
 from imagedex.engine.interfaces import (
     ChunkFunction,
     Engine,
+    Seat,
     WorkerContext,
     WorkerInfo,
     WorkerStatus,
@@ -16,6 +17,7 @@ __all__ = [
     "ChunkFunction",
     "DaskLocalEngine",
     "Engine",
+    "Seat",
     "WorkerContext",
     "WorkerInfo",
     "WorkerStatus",

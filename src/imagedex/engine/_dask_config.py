@@ -11,14 +11,12 @@ import distributed
 
 from imagedex.engine._certificate import Certificate
 
-NO_WORKER_SECONDS = 60.0
-"""Chunks that wait this long while no worker is connected are given up."""
-
 _WISHES: dict[str, Any] = {
     # The engine itself counts the deaths under a chunk and runs it again (see _dispatch); Dask
     # cannot, since each chunk is pinned to one worker, and must not report a failure either.
     "distributed.scheduler.allowed-failures": 1,
-    "distributed.scheduler.no-workers-timeout": NO_WORKER_SECONDS,
+    # A last net: the engine itself knows who waits for a worker, and calls no absent one.
+    "distributed.scheduler.no-workers-timeout": "60s",
     # For the same reason there is nothing to steal or to balance.
     "distributed.scheduler.work-stealing": False,
     "distributed.scheduler.active-memory-manager.start": False,

@@ -12,7 +12,7 @@ from distributed import Client, Scheduler
 from distributed.diagnostics.plugin import SchedulerPlugin
 
 from imagedex.engine._certificate import Certificate
-from imagedex.engine._dask_chunk import run_chunk
+from imagedex.engine._dask_chunk import PROGRESS_TOPIC, run_chunk, stop_chunk
 from imagedex.engine._dask_config import security_of
 from imagedex.engine._dispatch import WorkerDied
 
@@ -20,15 +20,19 @@ _CLOSE_SECONDS = 5.0
 
 
 class _Comings(SchedulerPlugin):
-    """Tells of the workers that connect and disconnect."""
+    """Tells of the workers that connect and disconnect, and of what they say of their calls."""
 
     name = "imagedex-comings"
 
     def __init__(
-        self, on_join: Callable[[str, str], None], on_leave: Callable[[str], None]
+        self,
+        on_join: Callable[[str, str], None],
+        on_leave: Callable[[str], None],
+        on_progress: Callable[[str, int, tuple[str, ...]], None],
     ) -> None:
         self._on_join = on_join
         self._on_leave = on_leave
+        self._on_progress = on_progress
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         self._on_join(worker, str(scheduler.workers[worker].name))
@@ -36,6 +40,11 @@ class _Comings(SchedulerPlugin):
     # Dask's signature, so the scheduler is named though nothing is asked of it.
     def remove_worker(self, scheduler: Scheduler, worker: str, **_: Any) -> None:  # noqa: ARG002
         self._on_leave(worker)
+
+    def log_event(self, topic: str, msg: Any) -> None:
+        if topic == PROGRESS_TOPIC:
+            call_id, images, in_hand = msg
+            self._on_progress(call_id, images, tuple(in_hand))
 
 
 class DaskHub:
@@ -48,6 +57,9 @@ class DaskHub:
     ----------
     on_join, on_leave
         Are told the ids of workers that connect and disconnect, on the event loop.
+    on_progress
+        Is told the id of a call, its images that are done and the paths of those in hand, on the
+        event loop.
     """
 
     def __init__(
@@ -57,16 +69,17 @@ class DaskHub:
         scratch: Path,
         on_join: Callable[[str], None],
         on_leave: Callable[[str], None],
+        on_progress: Callable[[str, int, tuple[str, ...]], None],
     ) -> None:
         self._security = security_of(certificate)
         self._scratch = scratch
         self._on_join = on_join
         self._on_leave = on_leave
+        self._on_progress = on_progress
         self._scheduler: Scheduler | None = None
         self._client: Client | None = None
         self._addresses: dict[str, str] = {}  # By worker id.
         self._gone: dict[str, asyncio.Event] = {}  # By worker id; set when it disconnects.
-        self._calls = 0
 
     async def start(self) -> str:
         """Listen, and return the address that workers connect to."""
@@ -80,7 +93,7 @@ class DaskHub:
             local_directory=str(self._scratch),
             # Of Dask's extensions we use none, and "spans" keeps 4 kB of every chunk for ever.
             extensions={},
-            plugins=(_Comings(self._joined, self._left),),
+            plugins=(_Comings(self._joined, self._left, self._on_progress),),
         )
         # Dask opens an HTTP server without asking. It serves nothing here, so it need not listen.
         self._scheduler.http_server.stop()
@@ -93,15 +106,14 @@ class DaskHub:
         )
         return str(self._scheduler.address)
 
-    async def run(self, worker_id: str, sealed: bytes) -> bytes:
+    async def run(self, worker_id: str, sealed: bytes, call_id: str) -> bytes:
         """Run a sealed call on this worker and return its answer. Raises WorkerDied."""
         address = self._addresses.get(worker_id)
         if address is None or self._client is None:
             raise WorkerDied(f"Worker {worker_id!r} is not connected.")
         gone = asyncio.create_task(self._gone[worker_id].wait())
-        self._calls += 1
         future = self._client.submit(
-            run_chunk, sealed, key=f"chunk-{self._calls}", workers=[address], pure=False
+            run_chunk, sealed, call_id, key=f"chunk-{call_id}", workers=[address], pure=False
         )
         answer = asyncio.ensure_future(_result_of(future))
         try:
@@ -116,6 +128,13 @@ class DaskHub:
             answer.cancel()
             # Dask forgets a result that nobody holds.
             future.release()  # type: ignore[no-untyped-call] # Dask's.
+
+    async def stop_call(self, worker_id: str, call_id: str) -> None:
+        """Tell a worker that a call is to end. Raises WorkerDied."""
+        address = self._addresses.get(worker_id)
+        if address is None or self._client is None:
+            raise WorkerDied(f"Worker {worker_id!r} is not connected.")
+        await self._client.run(stop_chunk, call_id, workers=[address], on_error="ignore")
 
     async def close(self) -> None:
         """Disconnect everybody and stop listening, within seconds."""

@@ -16,9 +16,9 @@ from typing import Any
 
 from imagedex.core.errors import EngineError
 from imagedex.engine._certificate import new_certificate
-from imagedex.engine._dask_config import NO_WORKER_SECONDS, configure_dask
+from imagedex.engine._dask_config import configure_dask
 from imagedex.engine._dask_hub import DaskHub
-from imagedex.engine._dispatch import Call, Dispatcher
+from imagedex.engine._dispatch import Call, Dispatcher, Wish
 from imagedex.engine._envelope import name_of, open_answer, seal_call
 from imagedex.engine._event_loop import EventLoopThread
 from imagedex.engine._scratch import scratch_directory
@@ -26,7 +26,7 @@ from imagedex.engine._supervisor import Supervisor, WorkerExit
 from imagedex.engine._worker_config import CHUNKS_AT_ONCE, WorkerConfig
 from imagedex.engine._worker_log import WorkerLog
 from imagedex.engine._worker_process import WorkerProcess
-from imagedex.engine.interfaces import WorkerInfo
+from imagedex.engine.interfaces import Seat, WorkerInfo
 
 _WORKER_MODULE = "imagedex.engine._dask_worker"
 _START_SECONDS = 60.0
@@ -43,6 +43,8 @@ class EnginePlan:
     workers: int
     threads_per_worker: int  # Cores of one worker, at least 1.
     log_dir: Path
+    no_worker_seconds: float
+    stall_seconds: float
 
 
 class DaskSession:
@@ -74,8 +76,11 @@ class DaskSession:
         self._dispatcher = Dispatcher(
             self._run_on,
             self._settle,
+            stop=self._stop_on,
+            kill=self._kill,
             calls_per_worker=CHUNKS_AT_ONCE,
-            no_worker_seconds=NO_WORKER_SECONDS,
+            no_worker_seconds=plan.no_worker_seconds,
+            stall_seconds=plan.stall_seconds,
             why_no_worker=self._why_no_worker,
         )
         self._hub: DaskHub | None = None
@@ -127,28 +132,38 @@ class DaskSession:
             self._answers.shutdown(wait=False)
             self._resources.close()
 
+    def reserve(self, *, group: str | None, alone: bool, apart_from: str | None) -> Future[Seat]:
+        """Ask for a seat; see :class:`imagedex.engine.Engine`."""
+        wish = Wish(Future(), group=group, alone=alone, apart_from=apart_from)
+        if not self._loop.call(self._dispatcher.reserve, wish) or self._closed:
+            _resolve(wish.future, _closed_error())
+        return wish.future
+
     def submit(
-        self, function: Callable[..., Any], payload: object, *, group: str | None = None
+        self, function: Callable[..., Any], payload: object, *, seat: Seat | None = None
     ) -> Future[Any]:
-        """Run a function on some worker; raises TypeError when a worker could not import it."""
-        call = Call(
-            future=Future(),
-            sealed=seal_call(function, payload),
-            name=name_of(function),
-            group=group,
-        )
+        """Run a function on a worker; raises TypeError when that could not import it."""
+        try:
+            sealed = seal_call(function, payload)
+        except BaseException:
+            if seat is not None:
+                seat.release()
+            raise
+        call = Call(future=Future(), sealed=sealed, name=name_of(function))
         # A loop that is stopping takes callbacks and forgets them; what was accepted before the
         # close began is ended by it.
-        if not self._loop.call(self._dispatcher.submit, call) or self._closed:
+        if not self._loop.call(self._dispatcher.submit, call, seat) or self._closed:
             _resolve(call.future, _closed_error())
         return call.future
 
+    def stop(self, future: Future[Any]) -> None:
+        """Cancel a chunk, or have it end soon; see :class:`imagedex.engine.Engine`."""
+        if not future.cancel():
+            self._loop.call(self._dispatcher.stop, future)
+
     def workers(self) -> list[WorkerInfo]:
         """Return the workers that are connected now."""
-        return [
-            WorkerInfo(worker_id=worker_id, host=self._host, status=status)
-            for worker_id, status in self._dispatcher.snapshot()
-        ]
+        return self._dispatcher.snapshot()
 
     async def _start_hub(self, scratch: Path) -> str:
         self._hub = DaskHub(
@@ -156,6 +171,7 @@ class DaskSession:
             scratch=scratch,
             on_join=self._worker_joined,
             on_leave=self._worker_left,
+            on_progress=self._dispatcher.note_progress,
         )
         return await self._hub.start()
 
@@ -176,18 +192,27 @@ class DaskSession:
         )
         return WorkerProcess(config, module=_WORKER_MODULE, module_path=self._module_path, log=log)
 
-    async def _run_on(self, worker_id: str, sealed: bytes) -> bytes:
+    async def _run_on(self, worker_id: str, call: Call) -> bytes:
         assert self._hub is not None  # noqa: S101 - There is a worker, so there is a hub.
-        return await self._hub.run(worker_id, sealed)
+        return await self._hub.run(worker_id, call.sealed, call.call_id)
+
+    async def _stop_on(self, worker_id: str, call_id: str) -> None:
+        assert self._hub is not None  # noqa: S101 - There is a worker, so there is a hub.
+        await self._hub.stop_call(worker_id, call_id)
 
     def _worker_joined(self, worker_id: str) -> None:
-        self._dispatcher.add_worker(worker_id)
+        slot = f"{self._host}/{worker_id.partition('.')[0]}"
+        self._dispatcher.add_worker(worker_id, host=self._host, slot=slot)
         self._resolve_ready(None)
 
     def _worker_left(self, worker_id: str) -> None:
         self._dispatcher.remove_worker(worker_id)
-        # Whatever cut it off, it may still run: its slot is needed for one that answers. Not on
-        # this thread, since the supervisor may hold its lock while it starts another process.
+        # Whatever cut it off, it may still run: its slot is needed for one that answers.
+        self._kill(worker_id)
+
+    def _kill(self, worker_id: str) -> None:
+        # Not on this thread, since the supervisor may hold its lock while it starts another
+        # process.
         if self._supervisor is not None and not self._closed:
             asyncio.get_running_loop().run_in_executor(
                 self._answers, self._supervisor.kill, worker_id

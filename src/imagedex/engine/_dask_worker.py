@@ -16,7 +16,6 @@ import signal
 import sys
 import threading
 
-from imagedex.engine._context import ProcessContext
 from imagedex.engine._worker_config import CHUNKS_AT_ONCE, WorkerConfig
 
 _NICENESS = 10
@@ -84,7 +83,7 @@ async def _serve(config: WorkerConfig) -> int:
     from imagedex.engine._dask_config import configure_dask, security_of
 
     configure_dask()
-    context = ProcessContext(worker_id=config.worker_id, host=config.host, threads=config.threads)
+    plugin = ContextPlugin(worker_id=config.worker_id, host=config.host, threads=config.threads)
     loop = asyncio.get_running_loop()
     end = asyncio.Event()
     pipe = _detach_input()
@@ -108,7 +107,7 @@ async def _serve(config: WorkerConfig) -> int:
         dashboard_address="127.0.0.1:0",
         extensions={},
         death_timeout=_CONNECT_SECONDS,
-        plugins=(ContextPlugin(context),),
+        plugins=(plugin,),
     )
     # Dask opens an HTTP server without asking. It serves nothing here, so it need not listen.
     worker.http_server.stop()

@@ -7,6 +7,7 @@ from imagedex.indexing.flow import IndexFlow
 from imagedex.indexing.interfaces import Indexing, IndexStats, JobReport, WorkerReport
 from imagedex.indexing.locations import IndexLocations
 from imagedex.indexing.merging import MergePolicy, Merger, new_rebuild
+from imagedex.indexing.pace import Pace
 from imagedex.indexing.publishing import Publisher, jobs_with_parts
 from imagedex.indexing.reconciling import Reconciler, missing_index
 from imagedex.indexing.sealing import Seals
@@ -26,6 +27,7 @@ __all__ = [
     "Merger",
     "ModelChange",
     "ModelChanger",
+    "Pace",
     "Publisher",
     "Reconciler",
     "RemovalRules",

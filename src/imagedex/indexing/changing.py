@@ -25,6 +25,7 @@ from imagedex.embedding.runtimes import Precision
 from imagedex.engine import Engine
 from imagedex.indexing.chunk import WorkerSetup
 from imagedex.indexing.live_images import LiveImages
+from imagedex.indexing.pace import Pace
 from imagedex.indexing.publishing import Publisher
 from imagedex.indexing.reembedding import EmbeddedImage, Reembedding
 from imagedex.indexing.turns import IndexTurns
@@ -40,6 +41,8 @@ from imagedex.jobs import (
     Priority,
 )
 from imagedex.segments import IndexFiles, Manifest, PartRows, PreparedReplacement, Replacement
+
+_EMBEDDED_WHILE_OTHERS_WAIT = 32  # Images.
 
 _log = structlog.get_logger(__name__)
 
@@ -109,6 +112,7 @@ class ModelChanger:
         on_published: Callable[[Path], object],
         chunk_images: int,
         max_share: float,
+        pace: Pace,
     ) -> None:
         """Take what it works with; the model of ``setup`` is not used.
 
@@ -130,6 +134,7 @@ class ModelChanger:
         self._on_published = on_published
         self._chunk_images = chunk_images
         self._max_share = max_share
+        self._pace = pace
 
     def run(self, run: JobRun) -> None:
         """Run a job to its end, or until it should stop (see ``JobRun.checkpoint``)."""
@@ -164,6 +169,7 @@ class ModelChanger:
             files=files,
             setup=replace(self._setup, model=model),
             chunk_images=self._chunk_images,
+            pace=self._pace,
         )
         try:
             # Before the work of hours: a model of which a half cannot be loaded is no good.
@@ -212,7 +218,7 @@ class ModelChanger:
             self._publisher.reconcile(files.index_prefix)
             before = _current(files)
             there = images.of(before)
-            if len(anew.missing(there)) > self._chunk_images:
+            if len(anew.missing(there)) > min(self._chunk_images, _EMBEDDED_WHILE_OTHERS_WAIT):
                 return False
             anew.catch_up(there)
             self._require_readable(there, anew)

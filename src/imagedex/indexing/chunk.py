@@ -10,7 +10,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from imagedex.embedding import EmbeddingModel, ImageEncoder, VectorArray
 from imagedex.engine import WorkerContext
 from imagedex.indexing.batch_size import BatchSizer
 from imagedex.indexing.known_vectors import KnownVectors, RecentVectors, take_vectors
+from imagedex.indexing.outcomes import outcome_of
 from imagedex.ingest import (
     DecodedImage,
     DecodeLimits,
@@ -34,6 +36,7 @@ from imagedex.jobs import ChunkDone
 from imagedex.segments import DirectoryIndexFiles, Part
 
 _RECENT_VECTORS = 4096  # A dozen megabytes.
+_TURN_CHECK_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +83,19 @@ class _Harvest:
     failures: list[ImageFailure] = field(default_factory=list)
     computed: int = 0
 
+    @property
+    def settled(self) -> int:
+        """How many images are done: those with a vector, those known before, those that failed."""
+        return len(self.vectors) + len(self.known) + len(self.failures)
+
 
 def embed_chunk(context: WorkerContext, task: ChunkTask) -> ChunkDone:
     """Embed a chunk and return what became of each image.
 
     The part file is durable when this returns. Running it twice is harmless: what counts is
     the part file whose name the controller recorded. Safe to call from several threads of a
-    worker: decoding begins at once, and the model is used by one after the other.
+    worker: decoding begins at once, and the model is used by one after the other. Raises
+    ChunkStopped, with nothing written, after the batch in which it was told to stop.
     """
     started = time.monotonic()
     decoder = context.resource(_decoder_key(task.setup), lambda: _make_decoder(context, task.setup))
@@ -105,17 +114,9 @@ def embed_chunk(context: WorkerContext, task: ChunkTask) -> ChunkDone:
     failures += [ImageFailure.without_direction(f) for f, v in rows if not np.isfinite(v).all()]
     rows = [(facts, vector) for facts, vector in rows if np.isfinite(vector).all()]
     rows += taken.values()
-    part = None
-    if rows:
-        embedded = Part(
-            tuple(facts for facts, _ in rows),
-            np.stack([v for _, v in rows]),
-            task.setup.model.fingerprint,
-        )
-        part = files.write_part(task.job_id, task.number, task.fence, embedded)
-    return ChunkDone(
+    done = ChunkDone(
         number=task.number,
-        part=part,
+        part=None,
         indexed=len(rows),
         failures=tuple(failures),
         worker_id=context.worker_id,
@@ -124,6 +125,16 @@ def embed_chunk(context: WorkerContext, task: ChunkTask) -> ChunkDone:
         seconds=time.monotonic() - started - waited,
         reused=len(taken) + len(harvest.facts) - harvest.computed,
     )
+    if not rows:
+        return done
+    embedded = Part(
+        tuple(facts for facts, _ in rows),
+        np.stack([v for _, v in rows]),
+        task.setup.model.fingerprint,
+    )
+    outcome = outcome_of(done, task.image_paths)
+    part = files.write_part(task.job_id, task.number, task.fence, embedded, outcome)
+    return replace(done, part=part, seconds=time.monotonic() - started - waited)
 
 
 def _embed(
@@ -132,18 +143,22 @@ def _embed(
     outcomes: Iterator[DecodedImage | KnownImage | ImageFailure],
     harvest: _Harvest,
 ) -> float:
-    """Embed what is decoded, and sort out the rest; return how long the model was waited for."""
-    pictures = _sort_out(outcomes, harvest)
+    """Embed what is decoded, and sort out the rest; return how long the model was waited for.
+
+    To load it is to wait for it: that happens once, and says nothing of how fast the worker is.
+    """
+    pictures = _sort_out(context, outcomes, harvest)
     first = next(pictures, None)
     if first is None:
         return 0.0  # Nothing needs the model, so it need not be loaded either.
-    model = context.resource(_model_key(task.setup), lambda: _load_model(context, task.setup))
     started = time.monotonic()
-    with model.turn:
+    model = context.resource(_model_key(task.setup), lambda: _load_model(context, task.setup))
+    with _turn(context, model, harvest):
         waited = time.monotonic() - started
         may_recall = task.known is not None
         new = _without_copies(chain([first], pictures), model, harvest, may_recall=may_recall)
         for batch in _batches(new, model.sizer):
+            context.progress(harvest.settled, [image.facts.image_path for image in batch])
             for image, vector in zip(batch, _encode(model, batch), strict=True):
                 harvest.computed += 1
                 harvest.vectors[image.facts.content_hash] = vector
@@ -151,10 +166,24 @@ def _embed(
     return waited
 
 
+@contextmanager
+def _turn(context: WorkerContext, model: _LoadedModel, harvest: _Harvest) -> Iterator[None]:
+    """Have the model; a chunk that waits for it can be stopped, and does not hang."""
+    while not model.turn.acquire(timeout=_TURN_CHECK_SECONDS):
+        context.progress(harvest.settled)
+    try:
+        yield
+    finally:
+        model.turn.release()
+
+
 def _sort_out(
-    outcomes: Iterator[DecodedImage | KnownImage | ImageFailure], harvest: _Harvest
+    context: WorkerContext,
+    outcomes: Iterator[DecodedImage | KnownImage | ImageFailure],
+    harvest: _Harvest,
 ) -> Iterator[DecodedImage]:
     for outcome in outcomes:
+        context.progress(harvest.settled)
         if isinstance(outcome, ImageFailure):
             harvest.failures.append(outcome)
         elif isinstance(outcome, KnownImage):

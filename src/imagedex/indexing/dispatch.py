@@ -1,16 +1,20 @@
-"""Giving chunks to workers, as many at a time as they take."""
+"""Giving chunks to workers, as they have seats for them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from typing import Any
 
-from imagedex.core.errors import EngineError
-from imagedex.engine import Engine
+from imagedex.core.errors import EngineError, WorkerLost
+from imagedex.engine import Engine, Seat, WorkerInfo
 from imagedex.indexing.chunk import ChunkTask, embed_chunk
-from imagedex.jobs import ChunkDone
+from imagedex.indexing.supply import ChunkSupply, Need, Run
+from imagedex.jobs import ChunkDone, JobCancelled
 
-_STOP_CHECK_SECONDS = 0.5
+_STOP_CHECK_SECONDS = 0.1
 """How often a job that waits for its workers looks whether it should stop."""
 
 _MAX_FAILED_CHUNKS = 3
@@ -19,7 +23,7 @@ _MAX_FAILED_CHUNKS = 3
 
 def embed_all(
     engine: Engine,
-    tasks: Iterator[ChunkTask],
+    supply: ChunkSupply,
     *,
     on_done: Callable[[ChunkDone], None],
     on_tick: Callable[[], None],
@@ -27,32 +31,129 @@ def embed_all(
 ) -> None:
     """Have workers embed chunks, and call ``on_done`` for each and ``on_tick`` in between.
 
-    ``tasks`` is asked for the next one when a worker is free; with a ``group`` one worker does
+    ``supply`` is asked for a chunk when a worker has a seat; with a ``group`` one worker does
     them all. A chunk that fails must not keep the others from being done, so its EngineError is
     raised at the end; when several fail, no more are begun. What either function raises ends it
-    at once.
+    at once. When that is JobCancelled, workers are free after the batch that they have; after
+    anything else they end what they have begun, and its parts can be taken up later. Raises
+    NoWorkers when there are none for long.
     """
     engine.start()
-    futures: set[Future[ChunkDone]] = set()
-    failed: list[EngineError] = []
+    dispatch = _Dispatch(engine, supply, on_done, group)
     try:
-        while True:
-            while len(failed) < _MAX_FAILED_CHUNKS and len(futures) < engine.chunks_in_flight:
-                task = next(tasks, None)
-                if task is None:
-                    break
-                futures.add(engine.submit(embed_chunk, task, group=group))
-            if not futures:
-                break
-            done, futures = wait(futures, timeout=_STOP_CHECK_SECONDS, return_when=FIRST_COMPLETED)
-            for future in done:
-                try:
-                    on_done(future.result())
-                except EngineError as error:
-                    failed.append(error)
+        while dispatch.step():
             on_tick()
+        for done in supply.verdicts(is_end=True):
+            on_done(done)
+    except JobCancelled:
+        dispatch.stop()
+        raise
     finally:
-        for future in futures:
+        dispatch.withdraw()
+    if dispatch.failed:
+        raise dispatch.failed[0]
+
+
+@dataclass(slots=True, eq=False)
+class _Sent:
+    """A chunk that a worker has."""
+
+    task: ChunkTask
+    worker: WorkerInfo
+    began_at: float
+    ended_at: float = 0.0
+
+    def note_end(self, _: Future[ChunkDone]) -> None:
+        # Here, since the job's thread may be publishing when the chunk is done.
+        self.ended_at = time.monotonic()
+
+
+class _Dispatch:
+    """What one job has asked of the engine."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        supply: ChunkSupply,
+        on_done: Callable[[ChunkDone], None],
+        group: str | None,
+    ) -> None:
+        self._engine = engine
+        self._supply = supply
+        self._on_done = on_done
+        self._group = group
+        self._asked: dict[Future[Seat], Need] = {}
+        self._sent: dict[Future[ChunkDone], _Sent] = {}
+        self.failed: list[EngineError] = []
+
+    def step(self) -> bool:
+        """Wait for something to happen, for a while, and see to it; False when all is done."""
+        if len(self.failed) < _MAX_FAILED_CHUNKS:
+            self._ask()
+        waiting: list[Future[Any]] = [*self._asked, *self._sent]
+        if not waiting:
+            return False
+        happened, _ = wait(waiting, timeout=_STOP_CHECK_SECONDS, return_when=FIRST_COMPLETED)
+        for seat in [seat for seat in self._asked if seat in happened]:
+            self._fill(seat.result(), self._asked.pop(seat))
+        for future in [future for future in self._sent if future in happened]:
+            self._receive(future, self._sent.pop(future))
+        for done in self._supply.verdicts():
+            self._on_done(done)
+        return True
+
+    def stop(self) -> None:
+        """Have all chunks end that workers have."""
+        for future in self._sent:
+            self._engine.stop(future)
+
+    def withdraw(self) -> None:
+        """Ask for nothing more, and take back what has not begun."""
+        for seat in self._asked:
+            if not seat.cancel():
+                seat.add_done_callback(_release)
+        for future in self._sent:
             future.cancel()
-    if failed:
-        raise failed[0]
+
+    def _ask(self) -> None:
+        asked = {need.alone for need in self._asked.values()}
+        for need in self._supply.needs():
+            if need.alone not in asked:
+                group = None if need.alone else self._group
+                seat = self._engine.reserve(
+                    group=group, alone=need.alone, apart_from=need.apart_from
+                )
+                self._asked[seat] = need
+
+    def _fill(self, seat: Seat, need: Need) -> None:
+        try:
+            workers = 1 if self._group is not None else len(self._engine.workers())
+            task = self._supply.take(need, seat.worker, workers=workers)
+        except BaseException:
+            seat.release()
+            raise
+        if task is None:
+            seat.release()
+            return
+        sent = _Sent(task, seat.worker, began_at=time.monotonic())
+        future = self._engine.submit(embed_chunk, task, seat=seat)
+        self._sent[future] = sent
+        future.add_done_callback(sent.note_end)
+
+    def _receive(self, future: Future[ChunkDone], sent: _Sent) -> None:
+        try:
+            done = future.result()
+        except WorkerLost as loss:
+            self._supply.lost(sent.task, loss)
+        except EngineError as error:
+            self.failed.append(error)
+        else:
+            self._on_done(done)
+            # Whoever waits for a future may be woken before its callbacks are called.
+            ended_at = sent.ended_at or time.monotonic()
+            self._supply.done(sent.task, done, Run(sent.worker, sent.began_at, ended_at))
+
+
+def _release(seat: Future[Seat]) -> None:
+    if not seat.cancelled() and seat.exception() is None:
+        seat.result().release()

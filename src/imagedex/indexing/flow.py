@@ -7,14 +7,14 @@ is run again goes on after the last of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import structlog
 
 from imagedex.catalog import Catalog
-from imagedex.core.errors import EngineError
+from imagedex.core.errors import EngineError, NoWorkers
 from imagedex.core.images import FailureReason
 from imagedex.database import Database
 from imagedex.embedding import EmbeddingModel
@@ -24,8 +24,11 @@ from imagedex.indexing.chunk import ChunkTask, WorkerSetup
 from imagedex.indexing.dispatch import embed_all
 from imagedex.indexing.known_vectors import KnownContents
 from imagedex.indexing.merging import Merger
+from imagedex.indexing.outcomes import adopt
+from imagedex.indexing.pace import Pace
 from imagedex.indexing.planning import Plan, plan_notified, plan_scan, settle_down
 from imagedex.indexing.publishing import Publisher
+from imagedex.indexing.supply import PlannedSupply
 from imagedex.ingest import IgnoreRules, has_image_name, scan
 from imagedex.jobs import (
     Chunk,
@@ -86,6 +89,7 @@ class IndexFlow:
         removal: RemovalRules,
         settle_seconds: float,
         shared_from_images: int,
+        pace: Pace,
     ) -> None:
         """Take what it works with.
 
@@ -108,6 +112,7 @@ class IndexFlow:
         self._removal = removal
         self._settle_seconds = settle_seconds
         self._shared_from_images = shared_from_images
+        self._pace = pace
 
     def run(self, run: JobRun) -> None:
         """Run a job to its end, or until it should stop (see ``JobRun.checkpoint``)."""
@@ -121,7 +126,7 @@ class IndexFlow:
             self._plan(run, job)
         try:
             self._embed_and_publish(run, index_prefix)
-        except (JobCancelled, JobYielded, EngineError):
+        except (JobCancelled, JobYielded, EngineError, NoWorkers):
             # What was embedded before is good and was paid for.
             self._publisher.publish(run.lease, index_prefix)
             raise
@@ -306,16 +311,34 @@ class IndexFlow:
                 unpublished = 0
                 published_at = time.monotonic()
 
-        tasks = self._tasks(run, index_prefix, chunks, known)
         job = run.lease.job
+        adopted = adopt(
+            self._files_of(index_prefix),
+            job.job_id,
+            chunks,
+            fingerprint=self._model_of(index_prefix).fingerprint,
+            image_roots=self._setup.image_roots,
+        )
+        for done in adopted:
+            note(done)
+            publish_if_due()
+        numbers = {done.number for done in adopted}
+        supply = PlannedSupply(
+            (chunk for chunk in chunks if chunk.number not in numbers),
+            pace=self._pace,
+            split=lambda number, sizes: self._jobs.split_chunk(run.lease, number, sizes),
+            fingerprint=lambda: self._model_of(index_prefix).fingerprint,
+            task_of=lambda chunk: self._task_of(run, index_prefix, chunk, known),
+        )
         is_shared = job.kind is JobKind.FULL or job.total_images >= self._shared_from_images
         embed_all(
             self._engine,
-            tasks,
+            supply,
             on_done=note,
             on_tick=publish_if_due,
             group=None if is_shared else job.job_id,
         )
+        self._pace.store(at_once=True)
 
     def _known_contents(self, run: JobRun, index_prefix: Path) -> KnownContents:
         job = run.lease.job
@@ -331,22 +354,21 @@ class IndexFlow:
             known.add_part(chunk.part)
         return known
 
-    def _tasks(
-        self, run: JobRun, index_prefix: Path, chunks: list[Chunk], known: KnownContents
-    ) -> Iterator[ChunkTask]:
-        for chunk in chunks:
-            # For each chunk anew: the index may have got another model since the last one.
-            model = self._model_of(index_prefix)
-            known.be_of(model.fingerprint)
-            yield ChunkTask(
-                setup=replace(self._setup, model=model),
-                index_prefix=index_prefix,
-                job_id=run.lease.job.job_id,
-                number=chunk.number,
-                fence=run.lease.fence,
-                image_paths=chunk.image_paths,
-                known=known.of(chunk.image_paths),
-            )
+    def _task_of(
+        self, run: JobRun, index_prefix: Path, chunk: Chunk, known: KnownContents
+    ) -> ChunkTask:
+        # For each chunk anew: the index may have got another model since the last one.
+        model = self._model_of(index_prefix)
+        known.be_of(model.fingerprint)
+        return ChunkTask(
+            setup=replace(self._setup, model=model),
+            index_prefix=index_prefix,
+            job_id=run.lease.job.job_id,
+            number=chunk.number,
+            fence=run.lease.fence,
+            image_paths=chunk.image_paths,
+            known=known.of(chunk.image_paths),
+        )
 
     def _checkpoint(self, run: JobRun, done: ChunkDone) -> int:
         with self._database.transaction() as transaction:

@@ -18,8 +18,9 @@ class WorkerReport:
 
     worker_id: str
     host: str
-    status: str  # idle, busy, or lost when it is not connected.
+    status: str  # idle, busy, draining, or lost when it is not connected.
     images_processed: int
+    images_per_second: float | None = None  # As measured last; None for one that is lost.
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class JobReport:
 
     job: Job
     workers: tuple[WorkerReport, ...]
-    estimated_completion: datetime | None  # None until a rate was measured, or when it ended.
+    estimated_completion: datetime | None  # None while it does not run, or no rate is known.
     findings: ScanFindings | None = None  # Of a job that has scanned.
 
 

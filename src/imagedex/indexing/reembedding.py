@@ -12,7 +12,11 @@ from imagedex.database import Database
 from imagedex.engine import Engine
 from imagedex.indexing.chunk import ChunkTask, WorkerSetup
 from imagedex.indexing.dispatch import embed_all
+from imagedex.indexing.outcomes import adopt
+from imagedex.indexing.pace import Pace
+from imagedex.indexing.supply import PlannedSupply
 from imagedex.jobs import (
+    Chunk,
     ChunkAction,
     ChunkDone,
     ChunkState,
@@ -54,6 +58,7 @@ class Reembedding:
         files: IndexFiles,
         setup: WorkerSetup,
         chunk_images: int,
+        pace: Pace,
     ) -> None:
         """Take what it works with; the model of ``setup`` is the new one."""
         self._run = run
@@ -64,6 +69,7 @@ class Reembedding:
         self._files = files
         self._setup = setup
         self._chunk_images = chunk_images
+        self._pace = pace
         self._embedded: dict[str, EmbeddedImage] = {}
         self._failures: dict[str, ImageFailure] = {}
         self._tried: dict[str, str] = {}
@@ -150,19 +156,37 @@ class Reembedding:
         planned = self._jobs.chunks(self._job_id, ChunkState.PLANNED)
         if not planned:
             return
-        tasks = (
-            ChunkTask(
-                setup=self._setup,
-                index_prefix=self._files.index_prefix,
-                job_id=self._job_id,
-                number=chunk.number,
-                fence=self._run.lease.fence,
-                image_paths=chunk.image_paths,
-                known={},  # Copies that a worker meets one after the other are computed once.
-            )
-            for chunk in planned
+        fingerprint = self._setup.model.fingerprint
+        adopted = adopt(
+            self._files,
+            self._job_id,
+            planned,
+            fingerprint=fingerprint,
+            image_roots=self._setup.image_roots,
         )
-        embed_all(self._engine, tasks, on_done=self._note, on_tick=self._run.checkpoint)
+        for done in adopted:
+            self._note(done)
+        numbers = {done.number for done in adopted}
+        supply = PlannedSupply(
+            (chunk for chunk in planned if chunk.number not in numbers),
+            pace=self._pace,
+            split=lambda number, sizes: self._jobs.split_chunk(self._run.lease, number, sizes),
+            fingerprint=lambda: fingerprint,
+            task_of=self._task_of,
+        )
+        embed_all(self._engine, supply, on_done=self._note, on_tick=self._run.checkpoint)
+        self._pace.store(at_once=True)
+
+    def _task_of(self, chunk: Chunk) -> ChunkTask:
+        return ChunkTask(
+            setup=self._setup,
+            index_prefix=self._files.index_prefix,
+            job_id=self._job_id,
+            number=chunk.number,
+            fence=self._run.lease.fence,
+            image_paths=chunk.image_paths,
+            known={},  # Copies that a worker meets one after the other are computed once.
+        )
 
     def _note(self, done: ChunkDone) -> None:
         with self._database.transaction() as transaction:

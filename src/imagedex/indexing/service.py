@@ -25,6 +25,7 @@ from imagedex.indexing.changing import ModelChange, new_model_change
 from imagedex.indexing.interfaces import IndexStats, JobReport, WorkerReport
 from imagedex.indexing.locations import IndexLocations
 from imagedex.indexing.merging import new_rebuild
+from imagedex.indexing.pace import Pace
 from imagedex.ingest import IgnoreRules, ImageRoots, require_directory
 from imagedex.jobs import (
     IdempotencyKey,
@@ -54,6 +55,7 @@ class IndexingService:
         image_roots: ImageRoots,
         locations: IndexLocations,
         files_of: Callable[[Path], IndexFiles],
+        pace: Pace,
     ) -> None:
         self._catalog = catalog
         self._jobs = jobs
@@ -63,6 +65,7 @@ class IndexingService:
         self._image_roots = image_roots
         self._locations = locations
         self._files_of = files_of
+        self._pace = pace
 
     def trigger(
         self,
@@ -175,19 +178,22 @@ class IndexingService:
     def status(self, job_id: str) -> JobReport:
         """Return a job's state. Raises NotFound."""
         job, shares = self._jobs.get_with_shares(job_id)
-        connected = {worker.worker_id: worker.status for worker in self._workers()}
+        connected = self._workers()
+        statuses = {worker.worker_id: worker.status for worker in connected}
+        rates = {worker.worker_id: self._pace.latest(worker.slot) for worker in connected}
         workers = tuple(
             WorkerReport(
                 worker_id=share.worker_id,
                 host=share.host,
-                status=connected.get(share.worker_id, WorkerStatus.LOST).value,
+                status=statuses.get(share.worker_id, WorkerStatus.LOST).value,
                 images_processed=share.images_processed,
+                images_per_second=rates.get(share.worker_id),
             )
             for share in shares
         )
-        embedded = sum(share.images_processed for share in shares)
         findings = self._jobs.findings(job_id) if job.kind is JobKind.FULL else None
-        return JobReport(job, workers, _estimated_completion(job, embedded), findings)
+        rate = sum(rate for rate in rates.values() if rate is not None)
+        return JobReport(job, workers, _estimated_completion(job, rate), findings)
 
     def list_jobs(self, *, status: JobStatus | None, limit: int, cursor: str | None) -> Page[Job]:
         """Return jobs, newest first."""
@@ -238,10 +244,9 @@ def _checked_rules(globs: Sequence[str]) -> IgnoreRules:
         raise InvalidRequest(str(error)) from error
 
 
-def _estimated_completion(job: Job, embedded: int) -> datetime | None:
-    """Extrapolate from the images embedded since the job started; None before the first."""
-    if job.status is not JobStatus.RUNNING or job.started_at is None or embedded == 0:
+def _estimated_completion(job: Job, images_per_second: float) -> datetime | None:
+    """Say when what is left is done at the rate of all workers; None while there is no rate."""
+    if job.status is not JobStatus.RUNNING or not job.is_planned or images_per_second == 0:
         return None
-    now = utc_now()
-    seconds_per_image = (now - job.started_at).total_seconds() / embedded
-    return now + timedelta(seconds=(job.total_images - job.processed_images) * seconds_per_image)
+    left = job.total_images - job.processed_images
+    return utc_now() + timedelta(seconds=left / images_per_second)

@@ -137,7 +137,7 @@ class ChunkDone:
     failures: tuple[ImageFailure, ...]
     worker_id: str
     host: str
-    seconds: float  # The worker's own time.
+    seconds: float  # The worker's own time, without loading a model and waiting for it.
     reused: int = 0  # Of the indexed ones: those whose vector was known by their content.
 
 

@@ -6,25 +6,33 @@ a started engine of at least one worker; the chunk functions here are importable
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, InvalidStateError, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from imagedex.core.errors import EngineError, FingerprintMismatch
+from imagedex.core.errors import ChunkStopped, EngineError, FingerprintMismatch
 from imagedex.engine._context import ProcessContext
-from imagedex.engine._envelope import answer_call, open_answer, seal_call
+from imagedex.engine._dispatch import Call, Dispatcher, Wish, WorkerDied
+from imagedex.engine._envelope import answer_call, name_of, open_answer, seal_call
+from imagedex.engine._event_loop import EventLoopThread
+from imagedex.engine._worker_config import CHUNKS_AT_ONCE
 from imagedex.engine.interfaces import (
     ChunkFunction,
     Engine,
     PayloadT,
+    ResourceT,
     ResultT,
+    Seat,
     WorkerContext,
     WorkerInfo,
     WorkerStatus,
@@ -34,84 +42,233 @@ DEADLINE_SECONDS = 60.0  # Generous: it only decides how long a failing test tak
 
 
 class ThreadEngine:
-    """An Engine whose workers are threads of this process; they share one context.
+    """An Engine whose workers are threads of this process; they share their resources.
 
-    Payloads, results and exceptions are pickled as on their way to another process, so a test
-    that passes here does not rely on shared memory. :meth:`close` cannot end a thread that
-    hangs: it takes back what has not begun and waits for the rest.
+    Seats are given as by any other engine, and payloads, results and exceptions are pickled as on
+    their way to another process, so a test that passes here does not rely on shared memory. A chunk
+    that raises ``WorkerDied`` plays that its worker dies: all chunks of that worker are lost, and
+    another one comes in its place. :meth:`close` cannot end a thread that hangs: it takes back what
+    has not begun and waits for the rest.
     """
 
-    def __init__(self, *, workers: int = 2, threads_per_worker: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        workers: int = 2,
+        threads_per_worker: int = 1,
+        no_worker_seconds: float = 3600.0,
+        stall_seconds: float = 3600.0,
+    ) -> None:
         self._workers = workers
         self._threads = threads_per_worker
+        self._no_worker_seconds = no_worker_seconds
+        self._stall_seconds = stall_seconds
         self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
-        self._context: ProcessContext | None = None
-        self._busy = 0
+        self._troupe: _Troupe | None = None
 
     def start(self) -> None:
         """Start the threads."""
         with self._lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="worker")
-                self._context = ProcessContext(
-                    worker_id="thread", host=socket.gethostname(), threads=self._threads
+            if self._troupe is None:
+                self._troupe = _Troupe(
+                    self._workers,
+                    self._threads,
+                    no_worker_seconds=self._no_worker_seconds,
+                    stall_seconds=self._stall_seconds,
                 )
 
     def close(self) -> None:
         """Wait for what has begun, end the rest with EngineError, and close the resources."""
         with self._lock:
-            pool, self._pool = self._pool, None
-            context, self._context = self._context, None
-        if pool is not None and context is not None:
-            pool.shutdown(wait=True)
-            context.close()
+            troupe, self._troupe = self._troupe, None
+        if troupe is not None:
+            troupe.close()
 
     def workers(self) -> list[WorkerInfo]:
         """Return one worker for each thread."""
-        with self._lock:
-            if self._pool is None:
-                return []
-            return [
-                WorkerInfo(
-                    worker_id=f"thread-{number}",
-                    host=socket.gethostname(),
-                    status=WorkerStatus.BUSY if number <= self._busy else WorkerStatus.IDLE,
-                )
-                for number in range(1, self._workers + 1)
-            ]
+        troupe = self._troupe
+        return [] if troupe is None else troupe.dispatcher.snapshot()
 
-    @property
-    def chunks_in_flight(self) -> int:
-        """Two for each thread."""
-        return 2 * self._workers
+    def reserve(
+        self, *, group: str | None = None, alone: bool = False, apart_from: str | None = None
+    ) -> Future[Seat]:
+        """Ask for a seat, of which each thread has two."""
+        wish = Wish(Future(), group=group, alone=alone, apart_from=apart_from)
+        troupe = self._troupe
+        if troupe is None:
+            wish.future.set_exception(EngineError("The engine is not running; start it."))
+        else:
+            troupe.on_loop(troupe.dispatcher.reserve, wish)
+        return wish.future
 
     def submit(
         self,
         function: ChunkFunction[PayloadT, ResultT],
         payload: PayloadT,
         *,
-        group: str | None = None,
+        seat: Seat | None = None,
     ) -> Future[ResultT]:
-        """Run the function on some thread; to a payload they are all one worker."""
-        sealed = seal_call(function, payload)
-        with self._lock:
-            if self._pool is None or self._context is None:
-                refused: Future[ResultT] = Future()
-                refused.set_exception(EngineError("The engine is not running; start it."))
-                return refused
-            return self._pool.submit(self._run, self._pool, self._context, sealed)
-
-    def _run(self, pool: ThreadPoolExecutor, context: ProcessContext, sealed: bytes) -> Any:
-        with self._lock:
-            if self._pool is not pool:
-                raise EngineError("The engine was closed before the chunk began; start it again.")
-            self._busy += 1
+        """Run the function on some thread."""
         try:
-            return open_answer(answer_call(context, sealed))
-        finally:
-            with self._lock:
-                self._busy -= 1
+            sealed = seal_call(function, payload)
+        except BaseException:
+            if seat is not None:
+                seat.release()
+            raise
+        call = Call(future=Future(), sealed=sealed, name=name_of(function))
+        troupe = self._troupe
+        if troupe is None:
+            call.future.set_exception(EngineError("The engine is not running; start it."))
+        else:
+            troupe.on_loop(troupe.dispatcher.submit, call, seat)
+        return call.future
+
+    def stop(self, future: Future[Any]) -> None:
+        """Cancel a chunk, or have one that has begun end at its next sign of progress."""
+        troupe = self._troupe
+        if not future.cancel() and troupe is not None:
+            troupe.on_loop(troupe.dispatcher.stop, future)
+
+    def lose_worker(self, worker_id: str, *, is_replaced: bool = True) -> None:
+        """Play that a worker dies, with all that it runs."""
+        troupe = self._troupe
+        if troupe is not None:
+            troupe.on_loop(troupe.lose, worker_id, is_replaced)
+
+
+class _Troupe:
+    """The threads of one life of a ThreadEngine, and the dispatcher that they play for."""
+
+    def __init__(
+        self, workers: int, threads: int, *, no_worker_seconds: float, stall_seconds: float
+    ) -> None:
+        self._host = socket.gethostname()
+        self._threads = threads
+        self._shared = ProcessContext(worker_id="shared", host=self._host, threads=threads)
+        self._contexts: dict[str, _SharingContext] = {}
+        self._deaths: dict[str, asyncio.Event] = {}
+        self._lives = 0
+        self._loop = EventLoopThread("thread-engine")
+        # Each seat has a thread, and so has each chunk of a worker that was lost and still runs.
+        self._pool = ThreadPoolExecutor(64, thread_name_prefix="worker")
+        self._answers = ThreadPoolExecutor(4, thread_name_prefix="engine-answers")
+        self.dispatcher = Dispatcher(
+            self._run,
+            self._settle,
+            stop=self._stop,
+            kill=self.lose,
+            calls_per_worker=CHUNKS_AT_ONCE,
+            no_worker_seconds=no_worker_seconds,
+            stall_seconds=stall_seconds,
+            why_no_worker=lambda: "its threads have ended.",
+        )
+        self._loop.run(self._begin(workers), timeout_seconds=DEADLINE_SECONDS)
+
+    async def _begin(self, workers: int) -> None:
+        for number in range(1, workers + 1):
+            self._add(number)
+
+    def on_loop(self, callback: Callable[..., object], *args: Any) -> None:
+        """Have a callback called where the dispatcher lives."""
+        self._loop.call(callback, *args)
+
+    def lose(self, worker_id: str, is_replaced: bool = True) -> None:
+        """Play that a worker dies. On the loop."""
+        if worker_id in self._contexts:
+            del self._contexts[worker_id]
+            self.dispatcher.remove_worker(worker_id)
+            self._deaths.pop(worker_id).set()
+            if is_replaced:
+                self._add(int(worker_id.partition("-")[2].partition(".")[0]))
+
+    def close(self) -> None:
+        self._loop.run(self._close_dispatcher(), timeout_seconds=DEADLINE_SECONDS)
+        self._pool.shutdown(wait=True)
+        self._answers.shutdown(wait=True)
+        self._loop.close(timeout_seconds=DEADLINE_SECONDS)
+        self._shared.close()
+
+    async def _close_dispatcher(self) -> None:
+        self.dispatcher.close(EngineError("The engine was closed; start it again."))
+
+    def _add(self, number: int) -> None:
+        self._lives += 1
+        worker_id = f"thread-{number}.{self._lives}"
+        self._contexts[worker_id] = _SharingContext(
+            self._shared, worker_id, threads=self._threads, on_progress=self._note_progress
+        )
+        self._deaths[worker_id] = asyncio.Event()
+        slot = f"{self._host}/thread-{number}"
+        self.dispatcher.add_worker(worker_id, host=self._host, slot=slot)
+
+    async def _run(self, worker_id: str, call: Call) -> bytes:
+        context = self._contexts[worker_id].call(call.call_id)
+        died = asyncio.ensure_future(self._deaths[worker_id].wait())
+        run = asyncio.get_running_loop().run_in_executor(
+            self._pool, answer_call, context, call.sealed
+        )
+        ends: set[asyncio.Future[Any]] = {run, died}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        died.cancel()
+        if worker_id in self._contexts and _is_death(answer := run.result()):
+            self.lose(worker_id)
+        if worker_id not in self._contexts:
+            raise WorkerDied(f"Worker {worker_id!r} died.")
+        return answer
+
+    async def _stop(self, worker_id: str, call_id: str) -> None:
+        if worker_id in self._contexts:
+            self._contexts[worker_id].stop(call_id)
+
+    def _note_progress(self, call_id: str, images: int, in_hand: tuple[str, ...]) -> None:
+        self._loop.call(self.dispatcher.note_progress, call_id, images, in_hand)
+
+    def _settle(self, call: Call, answer: bytes | BaseException) -> None:
+        self._answers.submit(_resolve, call.future, answer)
+
+
+class _SharingContext(ProcessContext):
+    """The context of one thread, with the resources of all."""
+
+    def __init__(
+        self,
+        shared: ProcessContext,
+        worker_id: str,
+        *,
+        threads: int,
+        on_progress: Callable[[str, int, tuple[str, ...]], None],
+    ) -> None:
+        super().__init__(
+            worker_id=worker_id, host=shared.host, threads=threads, on_progress=on_progress
+        )
+        self._shared = shared
+
+    def resource(self, key: str, make: Callable[[], ResourceT]) -> ResourceT:
+        return self._shared.resource(key, make)
+
+
+def _is_death(answer: bytes) -> bool:
+    try:
+        open_answer(answer)
+    except WorkerDied:
+        return True
+    except BaseException:
+        return False
+    return False
+
+
+def _resolve(future: Future[Any], answer: bytes | BaseException) -> None:
+    try:
+        result = open_answer(answer) if isinstance(answer, bytes) else None
+        error = None if isinstance(answer, bytes) else answer
+    except BaseException as raised:
+        result, error = None, raised
+    # While the engine closes, a future can be ended from two sides; the first one counts.
+    with contextlib.suppress(InvalidStateError):
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
 
 
 class Unpicklable(Exception):
@@ -182,6 +339,22 @@ def note_and_wait(context: WorkerContext, payload: tuple[str, str, str]) -> int:
     (Path(directory) / f"{mark}.tmp").rename(Path(directory) / mark)
     wait_until((Path(directory) / gate).exists, f"file {gate}")
     return os.getpid()
+
+
+def go_on_until_stopped(context: WorkerContext, payload: tuple[str, str]) -> None:
+    """Leave a mark and then tell of progress, for ever or until the deadline."""
+    directory, mark = payload
+    (Path(directory) / mark).touch()
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    images = 0
+    while time.monotonic() < deadline:
+        images += 1
+        context.progress(images, [f"image {images}"])
+        time.sleep(0.01)
+
+
+def _seats_of(engine: Engine) -> int:
+    return CHUNKS_AT_ONCE * len(engine.workers())
 
 
 def wait_until(condition: Callable[[], object], what: str) -> None:
@@ -272,7 +445,7 @@ class EngineSuite:
         # As many as can have begun: whatever comes after them waits.
         blockers = [
             engine.submit(note_and_wait, (str(tmp_path), f"began-{number}", "gate"))
-            for number in range(engine.chunks_in_flight)
+            for number in range(_seats_of(engine))
         ]
         waiting = engine.submit(note_and_wait, (str(tmp_path), "unwanted", "gate"))
         assert waiting.cancel()
@@ -319,8 +492,110 @@ class EngineSuite:
             "the workers to be idle again",
         )
 
-    def test_there_is_work_for_every_worker_and_one_more(self, engine: Engine) -> None:
-        assert engine.chunks_in_flight > len(engine.workers()) >= 1
+    def test_each_worker_has_two_seats_which_are_given_in_the_order_of_asking(
+        self, engine: Engine
+    ) -> None:
+        seats = [engine.reserve().result(DEADLINE_SECONDS) for _ in range(_seats_of(engine))]
+        taken = Counter(seat.worker.worker_id for seat in seats)
+        assert taken == {worker.worker_id: 2 for worker in engine.workers()}
+        assert all(worker.status is WorkerStatus.BUSY for worker in engine.workers())
+        first, second = engine.reserve(), engine.reserve()
+        seats.pop().release()
+        seats.append(first.result(DEADLINE_SECONDS))
+        assert not second.done()
+        assert second.cancel()
+        for seat in seats:
+            seat.release()
+            seat.release()
+        wait_until(
+            lambda: {worker.status for worker in engine.workers()} == {WorkerStatus.IDLE},
+            "the seats to be free",
+        )
+
+    def test_a_seat_takes_its_chunk_to_its_worker_and_is_free_after_it(
+        self, engine: Engine
+    ) -> None:
+        for _ in range(2 * _seats_of(engine)):
+            seat = engine.reserve().result(DEADLINE_SECONDS)
+            facts = engine.submit(describe, None, seat=seat).result(DEADLINE_SECONDS)
+            assert facts["worker_id"] == seat.worker.worker_id
+            assert facts["host"] == seat.worker.host
+            seat.release()
+
+    def test_a_seat_is_for_one_chunk(self, engine: Engine) -> None:
+        seat = engine.reserve().result(DEADLINE_SECONDS)
+        assert engine.submit(echo, 1, seat=seat).result(DEADLINE_SECONDS) == 1
+        with pytest.raises(EngineError, match="ask anew"):
+            engine.submit(echo, 2, seat=seat).result(DEADLINE_SECONDS)
+
+    def test_a_chunk_that_cannot_be_sent_releases_its_seat(self, engine: Engine) -> None:
+        for _ in range(_seats_of(engine) + 1):
+            seat = engine.reserve().result(DEADLINE_SECONDS)
+            with pytest.raises(TypeError, match="top level"):
+                engine.submit(lambda context, payload: payload, 1, seat=seat)
+
+    def test_the_seats_of_a_group_are_on_one_worker(self, engine: Engine) -> None:
+        first = engine.reserve(group="job").result(DEADLINE_SECONDS)
+        second = engine.reserve(group="job").result(DEADLINE_SECONDS)
+        third = engine.reserve(group="job")
+        assert first.worker.worker_id == second.worker.worker_id
+        first.release()
+        assert third.result(DEADLINE_SECONDS).worker.worker_id == second.worker.worker_id
+        second.release()
+        third.result().release()
+
+    def test_who_asks_to_be_alone_gets_a_worker_without_other_chunks(
+        self, engine: Engine, tmp_path: Path
+    ) -> None:
+        seats = [engine.reserve().result(DEADLINE_SECONDS) for _ in range(_seats_of(engine))]
+        alone = engine.reserve(alone=True)
+        others = [engine.reserve() for _ in range(_seats_of(engine))]
+        for seat in seats:
+            seat.release()
+        mine = alone.result(DEADLINE_SECONDS)
+        running = engine.submit(note_and_wait, (str(tmp_path), "began", "gate"), seat=mine)
+        wait_until((tmp_path / "began").exists, "the chunk to begin")
+        given = [other for other in others if other.done()]
+        assert mine.worker.worker_id not in {other.result().worker.worker_id for other in given}
+        (tmp_path / "gate").touch()
+        running.result(DEADLINE_SECONDS)
+        for other in others:
+            other.result(DEADLINE_SECONDS).release()
+
+    def test_a_chunk_tells_of_its_progress(self, engine: Engine, tmp_path: Path) -> None:
+        running = engine.submit(go_on_until_stopped, (str(tmp_path), "began"))
+        wait_until(
+            lambda: any(worker.images_in_chunk for worker in engine.workers()), "some progress"
+        )
+        engine.stop(running)
+        with pytest.raises(ChunkStopped):
+            running.result(DEADLINE_SECONDS)
+
+    def test_a_chunk_that_is_stopped_ends_soon_and_leaves_its_worker_to_others(
+        self, engine: Engine, tmp_path: Path
+    ) -> None:
+        running = [
+            engine.submit(go_on_until_stopped, (str(tmp_path), f"began-{number}"))
+            for number in range(_seats_of(engine))
+        ]
+        waiting = engine.submit(note_and_wait, (str(tmp_path), "unwanted", "gate"))
+        wait_until(lambda: len(list(tmp_path.glob("began-?"))) == len(running), "all to begin")
+        engine.stop(waiting)
+        for chunk in running:
+            engine.stop(chunk)
+        assert waiting.cancelled()
+        for chunk in running:
+            error = chunk.exception(DEADLINE_SECONDS)
+            assert isinstance(error, ChunkStopped)
+            assert not error.retryable
+        assert engine.submit(echo, 1).result(DEADLINE_SECONDS) == 1
+        assert not (tmp_path / "unwanted").exists()
+
+    def test_to_stop_what_has_ended_does_nothing(self, engine: Engine) -> None:
+        done = engine.submit(echo, 1)
+        assert done.result(DEADLINE_SECONDS) == 1
+        engine.stop(done)
+        assert done.result() == 1
 
     def test_starting_again_changes_nothing(self, engine: Engine) -> None:
         before = engine.workers()
@@ -340,6 +615,8 @@ class EngineLifeSuite:
         assert stopped.workers() == []
         with pytest.raises(EngineError, match="start"):
             stopped.submit(echo, 1).result(DEADLINE_SECONDS)
+        with pytest.raises(EngineError, match="start"):
+            stopped.reserve().result(DEADLINE_SECONDS)
         stopped.close()
 
     def test_closing_ends_waiting_chunks_closes_resources_and_it_can_start_anew(
@@ -352,10 +629,11 @@ class EngineLifeSuite:
         pid, _ = stopped.submit(use_tally, str(tmp_path)).result(DEADLINE_SECONDS)
         futures = [
             stopped.submit(note_and_wait, (str(tmp_path), f"began-{number}", "gate"))
-            for number in range(stopped.chunks_in_flight)
+            for number in range(_seats_of(stopped))
         ]
         # Nothing but the close can end this one, however soon the others make room for it.
         last = stopped.submit(note_and_wait, (str(tmp_path), "began-last", "never"))
+        seat = stopped.reserve()
         wait_until(lambda: list(tmp_path.glob("began-?")), "a chunk to begin")
         closer = threading.Thread(target=stopped.close)
         closer.start()
@@ -366,6 +644,7 @@ class EngineLifeSuite:
         assert not closer.is_alive()
         error = last.exception(DEADLINE_SECONDS)
         assert isinstance(error, EngineError)
+        assert not wait([seat], DEADLINE_SECONDS).not_done  # It may have come in the meantime.
         assert error.retryable
         assert not wait(futures, DEADLINE_SECONDS).not_done
         assert (tmp_path / f"closed-{pid}").exists()

@@ -6,7 +6,7 @@ import hashlib
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import pytest
 from PIL import Image
 
+from imagedex.core.errors import ChunkStopped
 from imagedex.core.images import FailureReason
 from imagedex.embedding import EmbeddingModel, PixelArray, Preprocess, VectorArray
 from imagedex.embedding.bundled import BundledModel
@@ -42,6 +43,8 @@ class Worker:
 
     def __init__(self) -> None:
         self.resources: dict[str, Any] = {}
+        self.told: list[tuple[int, tuple[str, ...]]] = []
+        self.stops_at: int | None = None
         self._lock = threading.Lock()
 
     def resource(self, key: str, make: Callable[[], ResourceT]) -> ResourceT:
@@ -50,6 +53,11 @@ class Worker:
                 self.resources[key] = make()
             found: ResourceT = self.resources[key]
             return found
+
+    def progress(self, images: int, in_hand: Sequence[str] = ()) -> None:
+        self.told.append((images, tuple(in_hand)))
+        if self.stops_at is not None and images >= self.stops_at:
+            raise ChunkStopped("The test wants it.")
 
     def close(self) -> None:
         for resource in self.resources.values():
@@ -243,3 +251,46 @@ def test_what_cannot_be_taken_from_a_file_is_embedded(
     worker.close()
     done = embed_chunk(worker, pickle.loads(pickle.dumps(task)))
     assert (done.indexed, done.reused) == (4, 1)
+
+
+def test_a_chunk_tells_what_is_done_and_which_images_it_turns_to(
+    worker: Worker, tmp_path: Path
+) -> None:
+    paths = draw_pictures(tmp_path / "photos", 6)
+    paths[0].write_bytes(b"")
+    _embed(worker, tmp_path, paths, ColourModel())
+    batches = [told for told in worker.told if told[1]]
+    assert [path for _, batch in batches for path in batch] == [str(path) for path in paths[1:]]
+    done = [images for images, _ in batches]
+    assert done[0] == 1  # The one that is no picture.
+    assert done == sorted(done)
+
+
+def test_a_chunk_that_is_stopped_leaves_nothing_and_what_it_used_is_of_use_to_others(
+    worker: Worker, tmp_path: Path
+) -> None:
+    paths = draw_pictures(tmp_path / "photos", 9)
+    worker.stops_at = 1
+    with pytest.raises(ChunkStopped):
+        _embed(worker, tmp_path, paths, ColourModel())
+    assert not list((tmp_path / "index").rglob("*.parquet"))
+    worker.stops_at = None
+    assert _embed(worker, tmp_path, paths, ColourModel()).indexed == 9
+
+
+def test_a_chunk_can_be_stopped_while_it_waits_for_the_model(
+    worker: Worker, tmp_path: Path, watched: WatchedEncoder
+) -> None:
+    paths = draw_pictures(tmp_path / "photos", 4)
+    with ThreadPoolExecutor(2) as chunks:
+        first = chunks.submit(_embed, worker, tmp_path, paths[:2], WatchedModel())
+        _wait_until(lambda: watched.callers, "the first chunk to have the model")
+        second = chunks.submit(_embed, worker, tmp_path, paths[2:], WatchedModel())
+        told = len(worker.told)
+        _wait_until(lambda: len(worker.told) > told + 5, "the second chunk to wait")
+        worker.stops_at = 0
+        with pytest.raises(ChunkStopped):
+            second.result(LONGEST_WAIT_SECONDS)
+        worker.stops_at = None
+        watched.gate.set()
+        assert first.result(LONGEST_WAIT_SECONDS).indexed == 2

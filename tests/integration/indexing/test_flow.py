@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from imagedex.core.errors import EngineError, FingerprintMismatch, InvalidRequest, OutsideImageRoots
+from imagedex.engine import Seat
 from imagedex.indexing import ChunkTask
 from imagedex.jobs import JobStatus, Priority
 from imagedex.testing.colour_model import ColourModel
@@ -356,32 +357,34 @@ class TestOrder:
             controller.close()
 
 
-class DeadlyChunk(ThreadEngine):
+class FailingChunk(ThreadEngine):
     """An engine on which the chunk that holds a certain image always fails."""
 
-    deadly = "deadly.png"
+    failing = "failing.png"
 
-    def submit(self, function: Any, payload: Any, *, group: str | None = None) -> Future[Any]:
+    def submit(self, function: Any, payload: Any, *, seat: Seat | None = None) -> Future[Any]:
         if isinstance(payload, ChunkTask) and any(
-            path.endswith(self.deadly) for path in payload.image_paths
+            path.endswith(self.failing) for path in payload.image_paths
         ):
             future: Future[Any] = Future()
-            future.set_exception(EngineError("Two workers died on this chunk."))
+            future.set_exception(EngineError("This chunk cannot be run."))
+            if seat is not None:
+                seat.release()
             return future
-        return super().submit(function, payload, group=group)
+        return super().submit(function, payload, seat=seat)
 
 
-def test_a_chunk_that_kills_its_workers_keeps_no_other_from_being_published(
+def test_a_chunk_that_cannot_be_run_keeps_no_other_from_being_published(
     tmp_path: Path,
 ) -> None:
-    controller = Controller(tmp_path, chunk_images=1, engine=DeadlyChunk())
+    controller = Controller(tmp_path, chunk_images=1, engine=FailingChunk())
     try:
-        controller.paint("deadly.png", "red")
+        controller.paint("failing.png", "red")
         for number in range(8):
             controller.paint(f"{number}.png", "green")
         job = controller.indexing.trigger(str(controller.photos))
         controller.runner.start()
-        assert "Two workers died" in controller.wait_for_error(job)
+        assert "cannot be run" in controller.wait_for_error(job)
         assert sorted(controller.find("any")) == [f"{number}.png" for number in range(8)]
     finally:
         controller.close()
@@ -496,9 +499,11 @@ class GroupNotes(ThreadEngine):
         super().__init__()
         self.groups: list[str | None] = []
 
-    def submit(self, function: Any, payload: Any, *, group: str | None = None) -> Future[Any]:
+    def reserve(
+        self, *, group: str | None = None, alone: bool = False, apart_from: str | None = None
+    ) -> Future[Seat]:
         self.groups.append(group)
-        return super().submit(function, payload, group=group)
+        return super().reserve(group=group, alone=alone, apart_from=apart_from)
 
 
 def test_a_small_notification_goes_to_one_worker_and_a_large_one_to_all(tmp_path: Path) -> None:

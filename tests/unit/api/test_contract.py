@@ -119,7 +119,7 @@ def test_status_tells_all_of_a_job(
     client: ApiClient, admin: str, application: InMemoryApplication
 ) -> None:
     application.indexing.put(make_job(error="1 of 3 chunks is to be run again"))
-    application.indexing.workers = (WorkerReport("local-0", "somewhere", "busy", 2),)
+    application.indexing.workers = (WorkerReport("local-0", "somewhere", "busy", 2, 1.5),)
     application.indexing.findings = ScanFindings(1, 2, 3, 4, 5, 6, 7, removals_asked=8)
     answer = client.call("GET", "/api/v1/index/status/idx_20251114_123456_7f3a", key=admin)
     assert answer.status_code == 200
@@ -139,6 +139,7 @@ def test_status_tells_all_of_a_job(
                 "host": "somewhere",
                 "status": "busy",
                 "images_processed": 2,
+                "images_per_second": 1.5,
             }
         ],
         "created_at": MOMENT_Z,

@@ -65,7 +65,7 @@ class _Duty:
         self.has_begun = True
 
     def workers(self) -> Sequence[WorkerInfo]:
-        return [WorkerInfo("worker", "here", WorkerStatus.IDLE)]
+        return [WorkerInfo("worker", "here", WorkerStatus.IDLE, slot="here/1")]
 
     def close(self, *, is_lost: bool = False) -> bool:
         self.may_end.wait()

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from imagedex.core.errors import EngineError
+from imagedex.core.errors import ChunkStopped, EngineError
 from imagedex.engine._context import ProcessContext
 
 
@@ -101,3 +101,38 @@ def test_a_closed_context_makes_nothing_more(context: ProcessContext) -> None:
 def test_a_resource_may_ask_for_another_while_it_is_made(context: ProcessContext) -> None:
     value = context.resource("a", lambda: "a needs " + context.resource("b", lambda: "b"))
     assert value == "a needs b"
+
+
+def test_a_call_tells_of_its_progress_and_not_more_often_than_is_worth_it() -> None:
+    told: list[tuple[str, int, tuple[str, ...]]] = []
+    context = ProcessContext(
+        worker_id="w", host="h", threads=1, on_progress=lambda *news: told.append(news)
+    )
+    call = context.call("one")
+    for images in range(1000):
+        call.progress(images, [f"/{images}"])
+    assert told[0] == ("one", 0, ("/0",))
+    assert len(told) < 100
+    context.call("two").progress(7)
+    assert told[-1] == ("two", 7, ())
+
+
+def test_a_call_that_is_stopped_ends_at_its_next_sign_of_progress_and_no_other_does(
+    context: ProcessContext,
+) -> None:
+    stopped, other = context.call("stopped"), context.call("other")
+    stopped.progress(1)
+    context.stop("stopped")
+    context.stop("yet to begin")
+    with pytest.raises(ChunkStopped, match="2 of its images"):
+        stopped.progress(2)
+    with pytest.raises(ChunkStopped):
+        context.call("yet to begin").progress(0)
+    other.progress(2)
+
+
+def test_stops_of_calls_that_ended_long_ago_are_forgotten(context: ProcessContext) -> None:
+    for number in range(10_000):
+        context.stop(f"call {number}")
+    context.call("call 0").progress(1)
+    assert len(context._stopped) < 1000

@@ -12,7 +12,7 @@ from imagedex.engine._context import ProcessContext
 from imagedex.engine._envelope import answer_call, open_answer, seal_call
 from imagedex.testing.engine import Tally, echo, fail_as
 
-CONTEXT = ProcessContext(worker_id="w", host="h", threads=1)
+CONTEXT = ProcessContext(worker_id="w", host="h", threads=1).call("call")
 
 
 def test_a_sealed_call_names_its_function_and_does_not_carry_it() -> None:

@@ -276,6 +276,7 @@ def _status_document(report: JobReport) -> JobStatusAnswer:
                 host=worker.host,
                 status=worker.status,
                 images_processed=worker.images_processed,
+                images_per_second=worker.images_per_second,
             )
             for worker in report.workers
         ],

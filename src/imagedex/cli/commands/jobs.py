@@ -92,7 +92,7 @@ def show_job(context: typer.Context, job_id: JobId, as_json: JsonOption = False)
 
 @jobs.command("cancel")
 def cancel_job(context: typer.Context, job_id: JobId, as_json: JsonOption = False) -> None:
-    """Cancel a job. A running one ends at its next chunk; what is indexed stays indexed."""
+    """Cancel a job. A running one ends after the batch at hand; what is indexed stays indexed."""
     from imagedex.cli.connection import connect
 
     with connect(invocation_of(context)) as client:
@@ -193,5 +193,7 @@ def _write_state(output: Output, state: JobState) -> None:
         fields.append(("error", state.error))
     for worker in state.workers:
         share = f"{worker.status}, {worker.images_processed:,} images"
+        if worker.images_per_second is not None:
+            share += f", {worker.images_per_second:,.1f} images/s"
         fields.append((f"worker {worker.worker_id}", f"on {worker.host}: {share}"))
     output.fields(fields)
