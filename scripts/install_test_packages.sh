@@ -3,11 +3,17 @@
 # as root, with apt-get. Elsewhere those tests are skipped and say so.
 set -eu
 
+# Servers and tools of the system are not on everybody's path.
+PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+export PATH
+
 missing=
 command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
 # Debian keeps the server's programs out of the way, one directory for each version.
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null 2>&1 ||
     missing="$missing postgresql"
+command -v sshd >/dev/null 2>&1 || missing="$missing openssh-server"
+command -v ip >/dev/null 2>&1 || missing="$missing iproute2"
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then

@@ -15,6 +15,8 @@ import hypothesis
 import pytest
 from pytest_socket import socket_allow_hosts
 
+from support import netns
+
 pytest_plugins = ("support.databases",)
 
 # An optional evaluation folder beside the checkout: captions.tsv and images/.
@@ -40,9 +42,10 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput["no_skips"] = node.config.stash[NO_SKIPS]
 
 
-def pytest_runtest_setup() -> None:
-    """Let sockets reach this machine only; servers that tests start listen there."""
-    socket_allow_hosts(["127.0.0.1", "::1"], allow_unix_socket=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let sockets reach this machine only, its network namespaces included where they are used."""
+    networks = [netns.NETWORK] if item.get_closest_marker("hosts") else []
+    socket_allow_hosts(["127.0.0.1", "::1", *networks], allow_unix_socket=True)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -184,6 +184,82 @@ class IndexingSettings(_Group):
         return [part for part in value.split(":") if part] if isinstance(value, str) else value
 
 
+class EngineSettings(_Group):
+    """Workers on other machines, and how the engine reaches them."""
+
+    inventory: Path | None = Field(
+        None,
+        description="A TOML file of the hosts that run workers, reached over SSH; without it "
+        "all workers run on this machine. It needs the extra `imagedex[cluster]`.",
+    )
+    local_workers: int | None = Field(
+        None,
+        ge=0,
+        le=256,
+        description="Worker processes on this machine beside those of the inventory; 0 leaves all "
+        "work to the others. By default `IMAGEDEX_INDEXING__WORKERS`.",
+    )
+    listen_host: str = Field(
+        "0.0.0.0",  # noqa: S104 - Strangers are turned away by mutual TLS.
+        description="Address that the engine listens on for the workers of other hosts, by mutual "
+        "TLS; without an inventory it listens on this machine alone.",
+    )
+    listen_port: int = Field(
+        8786, ge=0, le=65535, description="Its port, with an inventory; 0 takes any free one."
+    )
+    contact_address: str | None = Field(
+        None,
+        description="Address by which other hosts reach this machine; by default the one from "
+        "which SSH connects to them.",
+    )
+    worker_ports: str = Field(
+        "8790-8849",
+        pattern=r"^(0|[0-9]{1,5}(-[0-9]{1,5})?)$",
+        description="Ports that workers on other hosts listen on, for this machine; 0 takes any.",
+    )
+    ssh_known_hosts: Path | None = Field(
+        None,
+        description="File with the SSH keys of the hosts, by default `~/.ssh/known_hosts`. A host "
+        "whose key is not in it is refused; nothing is added to it.",
+    )
+    ssh_keys: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (),
+        description="Private SSH keys without passphrase, separated by ':'; by default the usual "
+        "ones below `~/.ssh`.",
+    )
+    silent_seconds: float = Field(
+        30.0,
+        ge=5,
+        description="A worker that shows no sign of life for so long is ended, and its chunks run "
+        "elsewhere.",
+    )
+
+    @field_validator("ssh_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: Any) -> Any:
+        return (
+            [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
+        )
+
+    @field_validator("ssh_keys")
+    @classmethod
+    def _make_keys_absolute(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        return tuple(Path(os.path.abspath(path.expanduser())) for path in value)  # noqa: PTH100 - as above.
+
+    @field_validator("inventory", "ssh_known_hosts")
+    @classmethod
+    def _make_absolute(cls, value: Path | None) -> Path | None:
+        return _absolute(value)
+
+    @field_validator("worker_ports")
+    @classmethod
+    def _require_range(cls, value: str) -> str:
+        first, _, last = value.partition("-")
+        if not int(first) <= int(last or first) <= 65535:
+            raise ValueError(f"{value!r} must be a range of ports, as 8790-8849")
+        return value
+
+
 class DecodingSettings(_Group):
     """What one picture may cost."""
 
@@ -351,6 +427,7 @@ class Settings(BaseSettings):
     server: ServerSettings = ServerSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
     indexing: IndexingSettings = IndexingSettings()
+    engine: EngineSettings = EngineSettings()
     decoding: DecodingSettings = DecodingSettings()
     search: SearchSettings = SearchSettings()
     snapshots: SnapshotSettings = SnapshotSettings()

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import structlog
 
+from imagedex.app.engine import make_engine
 from imagedex.app.foundations import Foundations
 from imagedex.app.running import Running
 from imagedex.app.schedules import schedules
 from imagedex.app.searching import Searching
 from imagedex.app.snapshots import snapshot_jobs
 from imagedex.core.errors import ImagedexError
-from imagedex.engine import DaskLocalEngine, Engine, WorkerInfo
+from imagedex.engine import WorkerInfo
 from imagedex.jobs import Scheduler
-from imagedex.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
@@ -33,7 +33,7 @@ class Duty:
         self._base = base
         self._keeps_schedules = keeps_schedules
         self._searching = searching
-        self._engine = _make_engine(base.settings)
+        self._engine = make_engine(base)
         snapshots = snapshot_jobs(base, searching)
         self._running = Running(base, searching, snapshots, self._engine)
         self._scheduler = Scheduler(base.jobs, schedules(base, snapshots))
@@ -90,13 +90,3 @@ class Duty:
             _log.error("index_not_opened", index_prefix=str(index_prefix), error=str(error))
         else:
             self._searching.refresh_if_served(index_prefix)
-
-
-def _make_engine(settings: Settings) -> Engine:
-    return DaskLocalEngine(
-        workers=settings.indexing.workers,
-        threads_per_worker=settings.indexing.threads_per_worker,
-        log_dir=settings.home / "logs",
-        no_worker_seconds=settings.indexing.no_worker_seconds,
-        stall_seconds=settings.indexing.stall_seconds,
-    )

@@ -94,6 +94,7 @@ class Running:
             image_roots=base.image_roots,
             limits=base.limits,
             batch_images=settings.batch_images,
+            has_remote_workers=base.settings.engine.inventory is not None,
         )
         flow = IndexFlow(
             database=base.database,

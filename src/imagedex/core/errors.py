@@ -16,10 +16,13 @@ ImagedexError
 │   │   └── OwnershipLost     another controller has taken over all jobs
 │   └── Superseded            what was prepared no longer fits; prepare it anew
 ├── Unavailable               not now; try again later
+│   ├── HostUnreachable       a host of workers does not answer
 │   └── NoWorkers             no worker has been connected for long
+├── HostRefused               a host of workers lets us in no further
 ├── ModelError                a model's files are missing, damaged or of no use
 │   └── ModelNotInstalled     a known model is named, and its files are not here
 ├── EngineError               a chunk could not be run
+│   ├── UnfitWorker           the worker's host lacks what the chunk needs
 │   ├── WorkerLost            its worker went away while it ran
 │   └── ChunkStopped          it was told to stop
 └── StorageError              the index's files could not be read or written
@@ -103,6 +106,14 @@ class Unavailable(ImagedexError):
     retryable = True
 
 
+class HostUnreachable(Unavailable):
+    """A host of workers cannot be reached, or no longer; it is tried again by itself."""
+
+
+class HostRefused(ImagedexError):
+    """A host of workers is not who it should be, or refuses; the text says what to put right."""
+
+
 class NoWorkers(Unavailable):
     """No worker has been connected for long; the text says what is known of them."""
 
@@ -122,6 +133,10 @@ class EngineError(ImagedexError):
     """A chunk could not be run: its worker died, or there is none. Running it again can help."""
 
     retryable = True
+
+
+class UnfitWorker(EngineError):
+    """The worker's host lacks a share or a model, or has another; the chunk can run elsewhere."""
 
 
 class WorkerLost(EngineError):

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from imagedex.core.paths import PathMapping
+
 PixelArray = NDArray[np.uint8]
 VectorArray = NDArray[np.float32]
 
@@ -125,4 +127,16 @@ class EmbeddingModel(Protocol):
 
     def load_text_encoder(self, *, threads: int) -> TextEncoder:
         """Load the text half, to run on ``threads`` cores."""
+        ...
+
+
+@runtime_checkable
+class SupportsRelocation(Protocol):
+    """What a model is whose files may lie elsewhere on another machine."""
+
+    def relocated(self, paths: PathMapping) -> EmbeddingModel:
+        """Return the model as this machine has it, its files found anew and nothing remembered.
+
+        So its fingerprint is that of the files here. Raises ModelError when they are missing.
+        """
         ...

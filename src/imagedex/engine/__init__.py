@@ -4,6 +4,7 @@ Importing it is cheap; Dask itself is imported when an engine starts.
 """
 
 from imagedex.engine._dask_local import DaskLocalEngine
+from imagedex.engine.hosts import ClusterPlan, HostReport, HostSpec, HostState
 from imagedex.engine.interfaces import (
     ChunkFunction,
     Engine,
@@ -15,8 +16,12 @@ from imagedex.engine.interfaces import (
 
 __all__ = [
     "ChunkFunction",
+    "ClusterPlan",
     "DaskLocalEngine",
     "Engine",
+    "HostReport",
+    "HostSpec",
+    "HostState",
     "Seat",
     "WorkerContext",
     "WorkerInfo",

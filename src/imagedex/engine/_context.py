@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from imagedex.core.errors import ChunkStopped, EngineError
+from imagedex.core.paths import PathMapping
 
 ResourceT = TypeVar("ResourceT")
 
@@ -47,11 +48,15 @@ class ProcessContext:
         worker_id: str,
         host: str,
         threads: int,
+        is_remote: bool = False,
+        paths: PathMapping = PathMapping(),  # noqa: B008 - It is immutable.
         on_progress: ProgressListener = _tell_nobody,
     ) -> None:
         self._worker_id = worker_id
         self._host = host
         self._threads = threads
+        self._is_remote = is_remote
+        self._paths = paths
         self._on_progress = on_progress
         self._stopped: OrderedDict[str, None] = OrderedDict()
         self._lock = threading.Lock()
@@ -73,6 +78,16 @@ class ProcessContext:
     def threads(self) -> int:
         """The number of cores that the worker may keep busy."""
         return self._threads
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the worker runs on another machine than the controller."""
+        return self._is_remote
+
+    @property
+    def paths(self) -> PathMapping:
+        """Where the controller's directories lie on this machine."""
+        return self._paths
 
     def call(self, call_id: str) -> CallContext:
         """Return the context of one call."""
@@ -163,6 +178,16 @@ class CallContext:
     def threads(self) -> int:
         """The number of cores that the worker may keep busy."""
         return self._process.threads
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the worker runs on another machine than the controller."""
+        return self._process.is_remote
+
+    @property
+    def paths(self) -> PathMapping:
+        """Where the controller's directories lie on this machine."""
+        return self._process.paths
 
     def resource(self, key: str, make: Callable[[], ResourceT]) -> ResourceT:
         """Return what was made under this key in this process; see :class:`ProcessContext`."""

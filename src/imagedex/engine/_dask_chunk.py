@@ -8,6 +8,7 @@ from typing import Any, cast
 import distributed
 from distributed.diagnostics.plugin import WorkerPlugin
 
+from imagedex.core.paths import PathMapping
 from imagedex.engine._context import ProcessContext
 from imagedex.engine._envelope import answer_call
 
@@ -22,9 +23,16 @@ class ContextPlugin(WorkerPlugin):
 
     name = _PLUGIN
 
-    def __init__(self, *, worker_id: str, host: str, threads: int) -> None:
+    def __init__(
+        self, *, worker_id: str, host: str, threads: int, is_remote: bool, paths: PathMapping
+    ) -> None:
         self.context = ProcessContext(
-            worker_id=worker_id, host=host, threads=threads, on_progress=self._tell
+            worker_id=worker_id,
+            host=host,
+            threads=threads,
+            is_remote=is_remote,
+            paths=paths,
+            on_progress=self._tell,
         )
         self._worker: Any = None
 

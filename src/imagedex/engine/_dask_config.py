@@ -7,9 +7,9 @@ from functools import cache
 from typing import Any
 
 import dask.config
-import distributed
+import distributed  # noqa: F401 - It brings the defaults.
 
-from imagedex.engine._certificate import Certificate
+from imagedex.engine._dask_tls import guard_listeners
 
 _WISHES: dict[str, Any] = {
     # The engine itself counts the deaths under a chunk and runs it again (see _dispatch); Dask
@@ -72,6 +72,7 @@ def configure_dask() -> None:
     defaults = dask.config.merge(*dask.config.defaults)
     dask.config.set(defaults)
     dask.config.set(_WISHES)
+    guard_listeners()
     # Importing distributed gave these loggers handlers of their own that write to the terminal;
     # what is worth telling belongs into the log of the process.
     for name in _DASK_LOGGERS:
@@ -80,14 +81,3 @@ def configure_dask() -> None:
             logger.removeHandler(handler)
         logger.propagate = True
         logger.setLevel(logging.WARNING)
-
-
-def security_of(certificate: Certificate) -> distributed.Security:
-    """Return Dask's TLS settings: both sides show this certificate, and no other is accepted."""
-    roles = ("client", "scheduler", "worker")
-    return distributed.Security(  # type: ignore[no-untyped-call] # Dask's.
-        require_encryption=True,
-        tls_ca_file=certificate.certificate,
-        **{f"tls_{role}_cert": certificate.certificate for role in roles},
-        **{f"tls_{role}_key": certificate.key for role in roles},
-    )

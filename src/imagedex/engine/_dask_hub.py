@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from distributed import Client, Scheduler
 from distributed.diagnostics.plugin import SchedulerPlugin
+from distributed.metrics import time
 
-from imagedex.engine._certificate import Certificate
+from imagedex.engine._credentials import Credentials
 from imagedex.engine._dask_chunk import PROGRESS_TOPIC, run_chunk, stop_chunk
-from imagedex.engine._dask_config import security_of
-from imagedex.engine._dispatch import WorkerDied
+from imagedex.engine._dask_tls import EngineSecurity
+from imagedex.engine._dispatch import HostLost, WorkerDied
+from imagedex.engine._liveness import Liveness
 
 _CLOSE_SECONDS = 5.0
+_LOOK_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+def address_here(listen_host: str) -> str:
+    """Return the address, as in a URL, by which this machine reaches what it listens on itself."""
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen_host, listen_host)  # noqa: S104
+    return f"[{address}]" if ":" in address else address
 
 
 class _Comings(SchedulerPlugin):
@@ -47,16 +59,36 @@ class _Comings(SchedulerPlugin):
             self._on_progress(call_id, images, tuple(in_hand))
 
 
+class _Departure(asyncio.Event):
+    """Is set when a worker disconnects, or is counted on no more."""
+
+    is_host_lost = False
+
+    def reason(self, worker_id: str) -> WorkerDied:
+        """Return what becomes of its calls."""
+        kind = HostLost if self.is_host_lost else WorkerDied
+        return kind(f"Worker {worker_id!r} went away during the call.")
+
+
 class DaskHub:
     """Where workers connect, and through which calls reach them.
 
-    Listens on the loopback interface only, and speaks only with who shows the certificate: a
-    connection to a Dask scheduler is as good as a shell. Everything is called on the event loop.
+    It speaks only with who shows a leaf of the engine's authority: a connection to a Dask scheduler
+    is as good as a shell. Everything is called on the event loop.
 
     Parameters
     ----------
-    on_join, on_leave
-        Are told the ids of workers that connect and disconnect, on the event loop.
+    listen_host, listen_port
+        Where it listens; port 0 takes any.
+    silent_seconds
+        A worker that was not heard for so long hangs.
+    on_join
+        Is told the id of a worker that has connected, on the event loop; when it answers False
+        the worker is sent away.
+    on_leave
+        Is told the id of a worker that was counted on and has disconnected, on the event loop.
+    on_silent
+        Is told the id of a worker that hangs, on the event loop. It is counted on no more.
     on_progress
         Is told the id of a call, its images that are done and the paths of those in hand, on the
         event loop.
@@ -64,28 +96,38 @@ class DaskHub:
 
     def __init__(
         self,
-        certificate: Certificate,
+        credentials: Credentials,
         *,
         scratch: Path,
-        on_join: Callable[[str], None],
+        listen_host: str,
+        listen_port: int,
+        silent_seconds: float,
+        on_join: Callable[[str], bool],
         on_leave: Callable[[str], None],
+        on_silent: Callable[[str], None],
         on_progress: Callable[[str, int, tuple[str, ...]], None],
     ) -> None:
-        self._security = security_of(certificate)
+        self._security = EngineSecurity(credentials)
+        self._listen_host = listen_host
+        self._listen_port = listen_port
+        self._liveness = Liveness(silent_seconds)
         self._scratch = scratch
         self._on_join = on_join
         self._on_leave = on_leave
+        self._on_silent = on_silent
         self._on_progress = on_progress
+        self._watching: asyncio.Task[None] | None = None
+        self._kicks: set[asyncio.Task[None]] = set()
         self._scheduler: Scheduler | None = None
         self._client: Client | None = None
         self._addresses: dict[str, str] = {}  # By worker id.
-        self._gone: dict[str, asyncio.Event] = {}  # By worker id; set when it disconnects.
+        self._gone: dict[str, _Departure] = {}  # By worker id.
 
-    async def start(self) -> str:
-        """Listen, and return the address that workers connect to."""
+    async def start(self) -> int:
+        """Listen, and return the port that workers connect to."""
         self._scheduler = await Scheduler(
-            host="127.0.0.1",
-            port=0,
+            host=self._listen_host,
+            port=self._listen_port,
             protocol="tls",
             security=self._security,
             dashboard=False,
@@ -98,20 +140,22 @@ class DaskHub:
         # Dask opens an HTTP server without asking. It serves nothing here, so it need not listen.
         self._scheduler.http_server.stop()
         self._client = await Client(  # type: ignore[no-untyped-call] # Dask's.
-            self._scheduler.address,
+            f"tls://{address_here(self._listen_host)}:{self._scheduler.port}",
             asynchronous=True,
             security=self._security,
             set_as_default=False,
             direct_to_workers=True,  # Answers come straight from the worker.
         )
-        return str(self._scheduler.address)
+        self._watching = asyncio.create_task(self._watch())
+        return int(self._scheduler.port)
 
     async def run(self, worker_id: str, sealed: bytes, call_id: str) -> bytes:
         """Run a sealed call on this worker and return its answer. Raises WorkerDied."""
         address = self._addresses.get(worker_id)
         if address is None or self._client is None:
             raise WorkerDied(f"Worker {worker_id!r} is not connected.")
-        gone = asyncio.create_task(self._gone[worker_id].wait())
+        departure = self._gone[worker_id]
+        gone = asyncio.create_task(departure.wait())
         future = self._client.submit(
             run_chunk, sealed, call_id, key=f"chunk-{call_id}", workers=[address], pure=False
         )
@@ -121,7 +165,7 @@ class DaskHub:
             if not answer.done():
                 # Without this a call whose answer was lost with the worker would wait for ever:
                 # no other worker may run it.
-                raise WorkerDied(f"Worker {worker_id!r} went away during the call.")
+                raise departure.reason(worker_id)
             return _answer_in(answer, worker_id)
         finally:
             gone.cancel()
@@ -136,18 +180,57 @@ class DaskHub:
             raise WorkerDied(f"Worker {worker_id!r} is not connected.")
         await self._client.run(stop_chunk, call_id, workers=[address], on_error="ignore")
 
+    def kick(self, worker_id: str, *, is_host_lost: bool = False) -> None:
+        """Count on a worker no more, whether it hears of it or not.
+
+        Its calls end at once, with HostLost when it is its host that is lost.
+        """
+        if (departure := self._gone.get(worker_id)) is not None:
+            departure.is_host_lost = is_host_lost
+        address = self._addresses.get(worker_id)
+        if address is None or self._scheduler is None:
+            return
+        kick = asyncio.create_task(self._remove(self._scheduler, address))
+        self._kicks.add(kick)
+        kick.add_done_callback(self._kicks.discard)
+
     async def close(self) -> None:
         """Disconnect everybody and stop listening, within seconds."""
+        if self._watching is not None:
+            self._watching.cancel()
         for part in (self._client, self._scheduler):
             if part is not None:
                 # What is not closed by then ends with the event loop.
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(part.close(), _CLOSE_SECONDS)
 
+    async def _watch(self) -> None:
+        assert self._scheduler is not None  # noqa: S101 - It has been started.
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            heard_at = {
+                worker_id: self._scheduler.workers[address].last_seen
+                for worker_id, address in self._addresses.items()
+                if address in self._scheduler.workers
+            }
+            for worker_id in self._liveness.silent(time(), heard_at):
+                _log.warning("Worker %r does not answer any more and is ended.", worker_id)
+                self._on_silent(worker_id)
+                self.kick(worker_id)
+
+    async def _remove(self, scheduler: Scheduler, address: str) -> None:
+        await scheduler.remove_worker(address, stimulus_id="imagedex-kick")
+
     def _joined(self, address: str, worker_id: str) -> None:
         self._addresses[worker_id] = address
-        self._gone[worker_id] = asyncio.Event()
-        self._on_join(worker_id)
+        self._gone[worker_id] = _Departure()
+        if not self._on_join(worker_id):
+            assert self._scheduler is not None  # noqa: S101 - It has just told of the worker.
+            _log.warning(
+                "Worker %r at %s was started by no host; it is sent away.", worker_id, address
+            )
+            del self._addresses[worker_id], self._gone[worker_id]
+            self._scheduler.close_worker(address)
 
     def _left(self, address: str) -> None:
         for worker_id in [name for name, known in self._addresses.items() if known == address]:

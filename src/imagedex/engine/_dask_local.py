@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from imagedex.core.errors import EngineError
+from imagedex.core.errors import EngineError, SettingsError
 from imagedex.core.long_lived import spare_long_lived_objects
+from imagedex.engine._envelope import seal_call
+from imagedex.engine._host_times import HostTimes
+from imagedex.engine._remote import Connect
+from imagedex.engine.hosts import ClusterPlan, HostReport, HostSpec
 from imagedex.engine.interfaces import ChunkFunction, PayloadT, ResultT, Seat, WorkerInfo
 
 if TYPE_CHECKING:
     from imagedex.engine._dask_session import DaskSession
+    from imagedex.engine._local_host import LocalHost
+
+HostCheck = Callable[[], tuple[ChunkFunction[Any, None], Any]]
+"""Returns a chunk, and its payload, that raises UnfitWorker on a host of no use."""
 
 
 class DaskLocalEngine:
@@ -40,6 +49,18 @@ class DaskLocalEngine:
         Who waits for a worker this long while none is connected is told so.
     stall_seconds
         A chunk that makes no progress for so long has its worker ended.
+    silent_seconds
+        A worker whose interpreter is stuck for so long is ended.
+    cluster
+        How other machines take part; None: they do not, and the engine listens on loopback only.
+    hosts
+        Those machines, until :meth:`apply` names others.
+    check
+        What is run on each worker of another machine before it gets chunks.
+    connect
+        How those machines are reached; by default over SSH.
+    times
+        How patiently they are kept.
     """
 
     def __init__(
@@ -50,17 +71,31 @@ class DaskLocalEngine:
         log_dir: Path,
         no_worker_seconds: float = 60.0,
         stall_seconds: float = 300.0,
+        silent_seconds: float = 30.0,
+        cluster: ClusterPlan | None = None,
+        hosts: Sequence[HostSpec] = (),
+        check: HostCheck | None = None,
+        connect: Connect | None = None,
+        times: HostTimes | None = None,
     ) -> None:
-        if workers < 1:
-            raise ValueError(f"workers is {workers}; it must be at least 1.")
+        if workers < (0 if cluster else 1):
+            raise ValueError(f"workers is {workers}; it must be at least 1 without other hosts.")
         if threads_per_worker < 0:
             raise ValueError(f"threads_per_worker is {threads_per_worker}; it must not be < 0.")
         self._workers = workers
         # The cores that this process may use: a container or taskset may allow fewer than exist.
-        self._threads = threads_per_worker or max(1, len(os.sched_getaffinity(0)) // workers)
+        self._threads = threads_per_worker or max(
+            1, len(os.sched_getaffinity(0)) // max(1, workers)
+        )
         self._log_dir = log_dir
         self._no_worker_seconds = no_worker_seconds
         self._stall_seconds = stall_seconds
+        self._silent_seconds = silent_seconds
+        self._cluster = cluster
+        self._specs = tuple(hosts)
+        self._check = check
+        self._connect = _ssh(cluster) if cluster is not None and connect is None else connect
+        self._times = times or HostTimes()
         self._starting = threading.Lock()
         self._session: DaskSession | None = None
 
@@ -70,19 +105,23 @@ class DaskLocalEngine:
             if self._session is not None:
                 return
             try:
-                from imagedex.engine._dask_session import DaskSession, EnginePlan
+                from imagedex.engine._dask_session import DaskSession, SessionPlan
             except ModuleNotFoundError as error:
                 raise EngineError(
                     f"The engine needs the package {error.name!r}, which is not installed; "
                     "run: pip install distributed cryptography"
                 ) from error
             session = DaskSession(
-                EnginePlan(
-                    workers=self._workers,
-                    threads_per_worker=self._threads,
-                    log_dir=self._log_dir,
+                SessionPlan(
+                    make_local_host=self._make_local_host if self._workers else None,
+                    hosts=self._specs,
+                    cluster=self._cluster,
+                    connect=self._connect,
+                    make_check=None if self._check is None else self._seal_check,
                     no_worker_seconds=self._no_worker_seconds,
                     stall_seconds=self._stall_seconds,
+                    silent_seconds=self._silent_seconds,
+                    times=self._times,
                 )
             )
             # Known before it is open, so that close() reaches it while it waits for a worker.
@@ -106,6 +145,31 @@ class DaskLocalEngine:
         """Return the workers that are connected now (an empty list when not started)."""
         session = self._session
         return [] if session is None else session.workers()
+
+    def apply(self, hosts: Sequence[HostSpec]) -> None:
+        """Have workers on these hosts, and on no others beside this machine.
+
+        Returns before they are ready, and holds for later starts too. What runs on a host that
+        is taken away, or that changes, runs again elsewhere. Raises SettingsError when the engine
+        was made for this machine alone, and for a name that stands there twice.
+        """
+        if hosts and self._cluster is None:
+            raise SettingsError(
+                "The engine listens on this machine alone, so no other can take part; set "
+                "IMAGEDEX_ENGINE__INVENTORY and start the server again."
+            )
+        names = [spec.name for spec in hosts]
+        if len(set(names)) < len(names):
+            raise SettingsError(f"Two of the hosts {', '.join(sorted(names))} have the same name.")
+        with self._starting:
+            self._specs = tuple(hosts)
+            if self._session is not None:
+                self._session.apply(self._specs)
+
+    def hosts(self) -> list[HostReport]:
+        """Return what is known of the hosts on other machines; none while it is not started."""
+        session = self._session
+        return [] if session is None else session.hosts()
 
     def reserve(
         self, *, group: str | None = None, alone: bool = False, apart_from: str | None = None
@@ -141,6 +205,33 @@ class DaskLocalEngine:
         session = self._session
         if session is not None:
             session.stop(future)
+
+    def _make_local_host(self, on_failing: Callable[[], None]) -> LocalHost:
+        from imagedex.engine._local_host import LocalHost
+
+        return LocalHost(
+            workers=self._workers,
+            threads_per_worker=self._threads,
+            log_dir=self._log_dir,
+            on_failing=on_failing,
+        )
+
+    def _seal_check(self) -> bytes:
+        assert self._check is not None  # noqa: S101 - Else nobody asks for it.
+        return seal_call(*self._check())
+
+
+def _ssh(cluster: ClusterPlan) -> Connect:
+    """Return how hosts are reached by SSH. Raises SettingsError when its package is missing."""
+    try:
+        from imagedex.engine._ssh import SshConnection, SshSettings
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"Workers on other hosts need the package {error.name!r}, which is not installed; "
+            "run: pip install 'imagedex[cluster]'"
+        ) from error
+    settings = SshSettings(known_hosts=cluster.known_hosts, keys=cluster.ssh_keys)
+    return lambda spec: SshConnection.open(spec, settings)
 
 
 def _refused() -> Future[Any]:

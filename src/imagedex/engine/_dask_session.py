@@ -1,74 +1,78 @@
-"""One run of the local engine, from its start to its close."""
+"""One run of the engine, from its start to its close."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import socket
-import sys
 import threading
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 from imagedex.core.errors import EngineError
-from imagedex.engine._certificate import new_certificate
+from imagedex.core.paths import PathMapping
+from imagedex.engine._authority import Authority
 from imagedex.engine._dask_config import configure_dask
-from imagedex.engine._dask_hub import DaskHub
-from imagedex.engine._dispatch import Call, Dispatcher, Wish
-from imagedex.engine._envelope import name_of, open_answer, seal_call
+from imagedex.engine._dask_hub import DaskHub, address_here
+from imagedex.engine._dispatch import Call, Dispatcher, HostLost, Wish, WorkerDied
+from imagedex.engine._envelope import name_of, open_answer, seal_call, unfit_reason
 from imagedex.engine._event_loop import EventLoopThread
+from imagedex.engine._host import EngineTicket, Host
+from imagedex.engine._host_times import HostTimes
+from imagedex.engine._local_host import LocalHost
+from imagedex.engine._remote import Connect
 from imagedex.engine._scratch import scratch_directory
-from imagedex.engine._supervisor import Supervisor, WorkerExit
-from imagedex.engine._worker_config import CHUNKS_AT_ONCE, WorkerConfig
-from imagedex.engine._worker_log import WorkerLog
-from imagedex.engine._worker_process import WorkerProcess
+from imagedex.engine._ssh_host import SshHost
+from imagedex.engine._worker_config import CHUNKS_AT_ONCE
+from imagedex.engine.hosts import ClusterPlan, HostReport, HostSpec
 from imagedex.engine.interfaces import Seat, WorkerInfo
 
-_WORKER_MODULE = "imagedex.engine._dask_worker"
 _START_SECONDS = 60.0
 _GRACE_SECONDS = 3.0  # For a worker to close its resources before it is killed.
 _HUB_CLOSE_SECONDS = 12.0
 _LOG_CHECK_SECONDS = 60.0
 _ANSWER_THREADS = 8
+_LOOPBACK = ("127.0.0.1", 0)
 
 
 @dataclass(frozen=True, slots=True)
-class EnginePlan:
-    """What workers there shall be."""
+class SessionPlan:
+    """What a session consists of."""
 
-    workers: int
-    threads_per_worker: int  # Cores of one worker, at least 1.
-    log_dir: Path
+    make_local_host: Callable[[Callable[[], None]], LocalHost] | None  # Given whom to tell.
+    hosts: tuple[HostSpec, ...]
+    cluster: ClusterPlan | None  # None: no other machine takes part.
+    connect: Connect | None  # How those are reached.
+    make_check: Callable[[], bytes] | None  # A sealed call that raises UnfitWorker where it should.
     no_worker_seconds: float
     stall_seconds: float
+    silent_seconds: float
+    times: HostTimes
 
 
 class DaskSession:
-    """Workers, the hub they connect to, and the calls they run. Is opened once, closed once.
+    """Hosts with their workers, the hub they connect to, and the calls they run.
 
-    All methods may be called from any thread, and :meth:`close` also while :meth:`open` waits.
+    Is opened once, closed once. All methods may be called from any thread, and :meth:`close`
+    also while :meth:`open` waits.
     """
 
-    def __init__(self, plan: EnginePlan) -> None:
+    def __init__(self, plan: SessionPlan) -> None:
         self._plan = plan
-        self._host = socket.gethostname()
-        self._certificate = new_certificate()
         self._resources = contextlib.ExitStack()
         self._closing = threading.Lock()
         self._closed = False
         self._ready: Future[None] = Future()  # Done when the first worker can take work.
-        self._last_exit: WorkerExit | None = None
-        self._failed_slots: set[int] = set()
-        self._logs = [
-            WorkerLog(plan.log_dir / f"worker-{slot}.log") for slot in range(1, plan.workers + 1)
-        ]
         # Before Dask puts its scratch directory on the module path of this process.
-        # Made absolute and no more: resolve() would follow links that an installation relies on.
-        self._module_path = [os.path.abspath(entry) for entry in sys.path if entry]  # noqa: PTH100
+        make_local = plan.make_local_host
+        self._local = None if make_local is None else make_local(self._host_failed)
+        self._kept: dict[str, SshHost] = {}  # Hosts on other machines, by name,
+        self._wanted: dict[str, HostSpec] = {}  # as they were asked for.
+        self._ticket: EngineTicket | None = None
+        self._host_of: dict[str, Host] = {}  # By worker id; of those that are connected.
+        self._checks: set[asyncio.Task[None]] = set()
         # Results are unpickled and callbacks called here: on the event loop a slow one would
         # hold up all workers.
         self._answers = ThreadPoolExecutor(_ANSWER_THREADS, thread_name_prefix="engine-answers")
@@ -77,37 +81,57 @@ class DaskSession:
             self._run_on,
             self._settle,
             stop=self._stop_on,
-            kill=self._kill,
+            kill=self._end_worker,
             calls_per_worker=CHUNKS_AT_ONCE,
             no_worker_seconds=plan.no_worker_seconds,
             stall_seconds=plan.stall_seconds,
             why_no_worker=self._why_no_worker,
         )
         self._hub: DaskHub | None = None
-        self._supervisor: Supervisor | None = None
 
     def open(self) -> None:
         """Start everything and return when the first worker can take work; raises EngineError."""
         configure_dask()
+        cluster = self._plan.cluster
+        authority = (
+            Authority.new() if cluster is None else Authority.open_or_make(cluster.authority)
+        )
+        listen_host, listen_port = _LOOPBACK if cluster is None else cluster.listening
         try:
             scratch = self._resources.enter_context(scratch_directory())
-            address = self._loop.run(self._start_hub(scratch), timeout_seconds=_START_SECONDS)
+            credentials = authority.leaf("controller")
+            self._hub = DaskHub(
+                credentials,
+                scratch=scratch,
+                listen_host=listen_host,
+                listen_port=listen_port,
+                silent_seconds=self._plan.silent_seconds,
+                on_join=self._worker_joined,
+                on_leave=self._worker_left,
+                on_silent=self._end_worker,
+                on_progress=self._dispatcher.note_progress,
+            )
+            port = self._loop.run(self._hub.start(), timeout_seconds=_START_SECONDS)
         except Exception as error:
             # Dask raises many things when it cannot listen: OSError, RuntimeError, ValueError.
             raise EngineError(
-                f"The engine could not be started: {type(error).__name__}: {error}; it needs a "
-                "free port on 127.0.0.1 and room in the temporary directory."
+                f"The engine could not be started: {type(error).__name__}: {error}; it needs "
+                f"port {listen_port or '(any)'} on {listen_host} and room in the temporary "
+                "directory."
             ) from error
-        supervisor = Supervisor(
-            lambda worker_id, log: self._launch(worker_id, log, address, scratch),
-            logs=self._logs,
-            on_exit=self._worker_exited,
+        self._ticket = EngineTicket(
+            address=f"tls://{address_here(listen_host)}:{port}",
+            port=port,
+            credentials=credentials,
+            authority=authority,
+            scratch=scratch,
         )
         with self._closing:
             if self._closed:
                 raise _closed_error()
-            self._supervisor = supervisor
-            supervisor.start()
+            if self._local is not None:
+                self._local.start(self._ticket)
+            self._apply(self._plan.hosts)
         try:
             self._ready.result(_START_SECONDS)
         except TimeoutError as error:
@@ -123,8 +147,7 @@ class DaskSession:
                 return
             self._closed = True
             self._resolve_ready(_closed_error())
-            if self._supervisor is not None:
-                self._supervisor.close(grace_seconds=_GRACE_SECONDS)
+            self._close_hosts(self._hosts)
             with contextlib.suppress(TimeoutError):
                 self._loop.run(self._close_hub(), timeout_seconds=_HUB_CLOSE_SECONDS)
             self._loop.close(timeout_seconds=_HUB_CLOSE_SECONDS)
@@ -165,74 +188,166 @@ class DaskSession:
         """Return the workers that are connected now."""
         return self._dispatcher.snapshot()
 
-    async def _start_hub(self, scratch: Path) -> str:
-        self._hub = DaskHub(
-            self._certificate,
-            scratch=scratch,
-            on_join=self._worker_joined,
-            on_leave=self._worker_left,
-            on_progress=self._dispatcher.note_progress,
+    def apply(self, hosts: Sequence[HostSpec]) -> None:
+        """Have these hosts, and no others beside this machine; returns before they are ready."""
+        with self._closing:
+            if not self._closed and self._ticket is not None:
+                self._apply(hosts)
+
+    def hosts(self) -> list[HostReport]:
+        """Return what is known of the hosts on other machines, in order of their names."""
+        workers = self.workers()
+        return [
+            HostReport(
+                name=name,
+                address=host.spec.address,
+                state=host.state,
+                reason=host.reason,
+                workers=tuple(worker for worker in workers if worker.host == name),
+                since=host.since,
+            )
+            for name, host in sorted(self._kept.copy().items())
+        ]
+
+    @property
+    def _hosts(self) -> list[Host]:
+        kept = self._kept.copy().values()
+        return list(kept) if self._local is None else [self._local, *kept]
+
+    def _apply(self, specs: Sequence[HostSpec]) -> None:
+        """Close what is not wanted as it is, and start what is missing; holding the lock."""
+        assert self._ticket is not None  # noqa: S101 - Hosts come after the hub.
+        wanted = {spec.name: spec for spec in specs}
+        others = [
+            host for name, host in self._kept.items() if self._wanted.get(name) != wanted.get(name)
+        ]
+        self._close_hosts(others)
+        for host in others:
+            del self._kept[host.name]
+        self._wanted = wanted
+        for name, spec in wanted.items():
+            if name not in self._kept:
+                self._kept[name] = host = self._make_host(spec)
+                host.start(self._ticket)
+
+    def _make_host(self, spec: HostSpec) -> SshHost:
+        cluster, connect = self._plan.cluster, self._plan.connect
+        assert cluster is not None  # noqa: S101 - Without one there are no specs.
+        assert connect is not None  # noqa: S101 - Likewise.
+        if cluster.models is not None and spec.models is not None:
+            models = (str(cluster.models), spec.models)
+            spec = replace(spec, paths=PathMapping([*spec.paths.pairs, models]))
+        return SshHost(
+            spec,
+            loop=self._loop,
+            connect=connect,
+            contact_address=cluster.contact_address,
+            worker_ports=cluster.worker_ports,
+            on_failing=self._host_failed,
+            on_lost=self._host_lost,
+            times=self._plan.times,
         )
-        return await self._hub.start()
+
+    def _close_hosts(self, hosts: Sequence[Host]) -> None:
+        # Side by side: one that is cut off takes its time.
+        closers = [
+            threading.Thread(target=host.close, kwargs={"grace_seconds": _GRACE_SECONDS})
+            for host in hosts
+        ]
+        for closer in closers:
+            closer.start()
+        for closer in closers:
+            closer.join()
 
     async def _close_hub(self) -> None:
         self._dispatcher.close(_closed_error())
         if self._hub is not None:
             await self._hub.close()
 
-    def _launch(self, worker_id: str, log: WorkerLog, address: str, scratch: Path) -> WorkerProcess:
-        config = WorkerConfig(
-            worker_id=worker_id,
-            host=self._host,
-            threads=self._plan.threads_per_worker,
-            scheduler_address=address,
-            scratch_directory=str(scratch),
-            controller_pid=os.getpid(),
-            certificate=self._certificate,
-        )
-        return WorkerProcess(config, module=_WORKER_MODULE, module_path=self._module_path, log=log)
-
     async def _run_on(self, worker_id: str, call: Call) -> bytes:
         assert self._hub is not None  # noqa: S101 - There is a worker, so there is a hub.
-        return await self._hub.run(worker_id, call.sealed, call.call_id)
+        answer = await self._hub.run(worker_id, call.sealed, call.call_id)
+        reason = unfit_reason(answer)
+        if reason is None:
+            return answer
+        host = self._host_of.get(worker_id)
+        if isinstance(host, SshHost):
+            host.declare_unfit(reason)
+        raise HostLost(reason)
 
     async def _stop_on(self, worker_id: str, call_id: str) -> None:
         assert self._hub is not None  # noqa: S101 - There is a worker, so there is a hub.
         await self._hub.stop_call(worker_id, call_id)
 
-    def _worker_joined(self, worker_id: str) -> None:
-        slot = f"{self._host}/{worker_id.partition('.')[0]}"
-        self._dispatcher.add_worker(worker_id, host=self._host, slot=slot)
+    def _worker_joined(self, worker_id: str) -> bool:
+        """Count on a worker, once its host is known to be fit; False when no host started it."""
+        host = next((host for host in self._hosts if host.expects(worker_id)), None)
+        if host is None:
+            return False
+        self._host_of[worker_id] = host
+        if isinstance(host, SshHost):
+            check = asyncio.get_running_loop().create_task(self._check(worker_id, host))
+            self._checks.add(check)
+            check.add_done_callback(self._checks.discard)
+        else:
+            self._count_on(worker_id)
+        return True
+
+    async def _check(self, worker_id: str, host: SshHost) -> None:
+        """Count on a worker of another machine if what chunks need is there."""
+        assert self._hub is not None  # noqa: S101 - A worker has joined it.
+        reason = None
+        try:
+            if self._plan.make_check is not None:
+                seal = asyncio.get_running_loop().run_in_executor
+                sealed = await seal(self._answers, self._plan.make_check)
+                answer = await self._hub.run(worker_id, sealed, f"check-{uuid.uuid4().hex}")
+                reason = unfit_reason(answer)
+                if reason is None:
+                    await seal(self._answers, open_answer, answer)
+        except WorkerDied:
+            return
+        except Exception as error:
+            reason = f"Host {host.name} could not be checked: {type(error).__name__}: {error}"
+        if worker_id not in self._host_of:
+            return
+        if reason is None:
+            self._count_on(worker_id)
+            host.worker_ready()
+        else:
+            host.declare_unfit(reason)
+
+    def _count_on(self, worker_id: str) -> None:
+        host = self._host_of[worker_id].name
+        slot = f"{host}/{worker_id.partition('.')[0]}"
+        self._dispatcher.add_worker(worker_id, host=host, slot=slot)
         self._resolve_ready(None)
 
     def _worker_left(self, worker_id: str) -> None:
         self._dispatcher.remove_worker(worker_id)
         # Whatever cut it off, it may still run: its slot is needed for one that answers.
-        self._kill(worker_id)
+        self._end_worker(worker_id)
+        del self._host_of[worker_id]
 
-    def _kill(self, worker_id: str) -> None:
-        # Not on this thread, since the supervisor may hold its lock while it starts another
-        # process.
-        if self._supervisor is not None and not self._closed:
-            asyncio.get_running_loop().run_in_executor(
-                self._answers, self._supervisor.kill, worker_id
-            )
+    def _end_worker(self, worker_id: str) -> None:
+        # Not on this thread, since the host may hold its lock while it starts another process.
+        if not self._closed:
+            kill = self._host_of[worker_id].kill
+            asyncio.get_running_loop().run_in_executor(self._answers, kill, worker_id)
 
-    def _worker_exited(self, exit_: WorkerExit) -> None:
-        self._last_exit = exit_
-        self._failed_slots.add(exit_.slot)
-        if len(self._failed_slots) == self._plan.workers:
+    def _host_lost(self, lost: SshHost) -> None:
+        assert self._hub is not None  # noqa: S101 - Hosts come after the hub.
+        for worker_id in [name for name, host in self._host_of.items() if host is lost]:
+            self._hub.kick(worker_id, is_host_lost=True)
+
+    def _host_failed(self) -> None:
+        if all(host.is_failing for host in self._hosts) and not self._closed:
             # Does nothing when a worker has been ready once.
             self._resolve_ready(EngineError(f"No worker could be started: {self._why_no_worker()}"))
 
     def _why_no_worker(self) -> str:
-        if self._last_exit is None:
-            return f"the workers' logs are in {str(self._plan.log_dir)!r}."
-        last = self._last_exit
-        return (
-            f"worker {last.worker_id!r} {last.how}. Its log, below {str(self._plan.log_dir)!r}, "
-            f"ends with:\n{last.log_tail}"
-        )
+        told = [host.why_no_worker() for host in self._hosts]
+        return "\n".join(told) or "no host is named in the inventory."
 
     def _resolve_ready(self, error: EngineError | None) -> None:
         # The first word counts, whoever says it.
@@ -246,10 +361,8 @@ class DaskSession:
         self._answers.submit(_resolve, call.future, answer)
 
     def _bound_logs(self) -> None:
-        for log in self._logs:
-            # On a full or vanished disk there is nothing to bound; the next round tries again.
-            with contextlib.suppress(OSError):
-                log.bound()
+        for host in self._hosts:
+            host.bound_logs()
         asyncio.get_running_loop().call_later(_LOG_CHECK_SECONDS, self._bound_logs)
 
 

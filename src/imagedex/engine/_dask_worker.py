@@ -13,9 +13,12 @@ import faulthandler
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
+from urllib.parse import urlsplit
 
+from imagedex.core.paths import PathMapping
 from imagedex.engine._worker_config import CHUNKS_AT_ONCE, WorkerConfig
 
 _NICENESS = 10
@@ -75,15 +78,34 @@ def _detach_input() -> int:
     return pipe
 
 
+def _address_towards(scheduler_address: str) -> str:
+    """Return this machine's own address on the way to the scheduler: loopback, if it is here."""
+    place = urlsplit(scheduler_address)
+    (family, kind, _, _, address), *_ = socket.getaddrinfo(
+        place.hostname, place.port, type=socket.SOCK_DGRAM
+    )
+    # Nothing is sent: to connect such a socket is to choose its route.
+    with socket.socket(family, kind) as probe:
+        probe.connect(address)
+        return str(probe.getsockname()[0])
+
+
 async def _serve(config: WorkerConfig) -> int:
     # Dask is imported this late so that its helper threads, too, inherit the low priority.
     from distributed import Worker
 
     from imagedex.engine._dask_chunk import ContextPlugin
-    from imagedex.engine._dask_config import configure_dask, security_of
+    from imagedex.engine._dask_config import configure_dask
+    from imagedex.engine._dask_tls import EngineSecurity
 
     configure_dask()
-    plugin = ContextPlugin(worker_id=config.worker_id, host=config.host, threads=config.threads)
+    plugin = ContextPlugin(
+        worker_id=config.worker_id,
+        host=config.host,
+        threads=config.threads,
+        is_remote=config.is_remote,
+        paths=PathMapping(config.paths),
+    )
     loop = asyncio.get_running_loop()
     end = asyncio.Event()
     pipe = _detach_input()
@@ -100,9 +122,10 @@ async def _serve(config: WorkerConfig) -> int:
         config.scheduler_address,
         name=config.worker_id,
         nthreads=CHUNKS_AT_ONCE,  # More threads are the business of what a chunk calls.
-        host="127.0.0.1",
+        host=_address_towards(config.scheduler_address),
+        port=config.ports,
         memory_limit=0,
-        security=security_of(config.certificate),
+        security=EngineSecurity(config.credentials),
         local_directory=config.scratch_directory,
         dashboard_address="127.0.0.1:0",
         extensions={},

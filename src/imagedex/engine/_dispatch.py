@@ -22,12 +22,17 @@ from imagedex.core.errors import ChunkStopped, EngineError, ImagedexError, NoWor
 from imagedex.engine.interfaces import Seat, WorkerInfo, WorkerStatus
 
 _ALLOWED_DEATHS = 1  # A chunk without a seat that was running when its worker died runs once more.
+_ALLOWED_LOSSES = 5  # And with its host, as often: it could be what takes hosts down.
 _REMEMBERED_GROUPS = 256  # Far more than there are jobs at once.
 _STALL_CHECKS = 30  # Looks within the time after which a chunk is taken to hang.
 
 
 class WorkerDied(Exception):
-    """The worker went away while it ran a call."""
+    """The worker went away while it ran a call, which may be why."""
+
+
+class HostLost(WorkerDied):
+    """The worker's host was lost, or turned out unfit: no call of its is why."""
 
 
 @dataclass(slots=True, eq=False)
@@ -39,6 +44,7 @@ class Call:
     name: str  # Of the chunk function, for messages.
     call_id: str = field(default_factory=lambda: uuid.uuid4().hex)  # Of a call for all times.
     deaths: int = 0  # Workers that died while they ran it.
+    losses: int = 0  # Hosts that were lost while they ran it.
     images_done: int = 0  # As its worker said last,
     in_hand: tuple[str, ...] = ()  # with what it was about to work on,
     moved_at: float = 0.0  # and when that was, by the event loop's clock.
@@ -357,9 +363,12 @@ class Dispatcher:
             self._assign()
 
     def _put_back(self, call: Call) -> None:
-        """Have a call run again, alone and before all that have not begun."""
-        returned = sum(1 for wish in self._waiting if wish.call is not None and wish.call.deaths)
-        self._waiting.insert(returned, Wish(future=Future(), alone=True, call=call))
+        """Have a call run again before all that have not begun; alone if it may be deadly."""
+        returned = sum(
+            1 for w in self._waiting if w.call is not None and (w.call.deaths or w.call.losses)
+        )
+        wish = Wish(future=Future(), alone=call.deaths > 0, call=call)
+        self._waiting.insert(returned, wish)
 
     async def _run_seated(self, seat: _Seat, call: Call) -> None:
         try:
@@ -367,7 +376,10 @@ class Dispatcher:
         except WorkerDied as death:
             call.deaths += 1
             text = f"Worker {seat.place.worker_id!r} died while it ran a chunk of {call.name}"
-            self._settle(call, _caused(_loss(seat, call, f"{text}{_how(call)}."), death))
+            # What became of the host says nothing of the chunk.
+            has_begun = not isinstance(death, HostLost)
+            loss = _loss(seat, call, f"{text}{_how(call)}: {death}", has_begun=has_begun)
+            self._settle(call, _caused(loss, death))
         else:
             self._settle(call, answer)
 
@@ -375,7 +387,10 @@ class Dispatcher:
         try:
             answer = await self._answer(seat, call)
         except WorkerDied as death:
-            call.deaths += 1
+            if isinstance(death, HostLost) and call.losses < _ALLOWED_LOSSES:
+                call.losses += 1
+            else:
+                call.deaths += 1
             if call.is_stopped:
                 text = f"The chunk of {call.name} was stopped, and its worker died."
                 self._settle(call, _caused(ChunkStopped(text), death))

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from imagedex.core.errors import EngineError
+from imagedex.core.errors import EngineError, UnfitWorker
 from imagedex.engine.interfaces import WorkerContext
+
+_UNFIT = b"unfit:"  # No pickle begins so. The engine reads it without opening the answer.
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ def answer_call(context: WorkerContext, sealed: bytes) -> bytes:
         function, payload = pickle.loads(sealed)  # noqa: S301 - Sealed by our own controller.
         name = name_of(function)
         return pickle.dumps(_Result(function(context, payload)), protocol=pickle.HIGHEST_PROTOCOL)
+    except UnfitWorker as error:
+        return _UNFIT + str(error).encode(errors="replace")
     except BaseException as error:
         # Nothing may pass here: SystemExit and KeyboardInterrupt of one chunk would end the
         # worker, and Dask would log the payload together with any exception it sees.
@@ -66,12 +70,22 @@ def answer_call(context: WorkerContext, sealed: bytes) -> bytes:
         return pickle.dumps(failure, protocol=pickle.HIGHEST_PROTOCOL)
 
 
+def unfit_reason(answer: bytes) -> str | None:
+    """Return why a worker's host is of no use for a call, if that is the answer."""
+    if not answer.startswith(_UNFIT):
+        return None
+    return answer.removeprefix(_UNFIT).decode(errors="replace")
+
+
 def open_answer(answer: bytes) -> Any:
     """Return the result in an answer, or raise the exception of the function.
 
     The exception carries the worker's traceback as a note. Raises EngineError in its place when
     it could not travel.
     """
+    reason = unfit_reason(answer)
+    if reason is not None:
+        raise UnfitWorker(reason)
     try:
         content = pickle.loads(answer)  # noqa: S301 - From our own worker.
     except Exception as error:

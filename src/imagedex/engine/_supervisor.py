@@ -31,27 +31,30 @@ class WorkerExit:
 class Supervisor:
     """Starts a worker in each slot and another one whenever it ends.
 
-    Worker ``local-1`` is followed by ``local-1.2``, ``local-1.3`` …: no id is used twice. A slot
-    whose workers end soon after their start pauses before the next, up to 15 seconds.
+    A slot whose workers end soon after their start pauses before the next, up to 15 seconds.
 
     Parameters
     ----------
     launch
-        Starts the worker of this id with this log; may raise OSError.
+        Starts the worker of this slot and id, with this log; may raise OSError.
     logs
         A log for each slot.
     on_exit
         Is told of each worker that ended unasked, on the slot's own thread.
+    name_of
+        Returns the id of a worker by its slot and life, both from 1; no two may be the same.
     """
 
     def __init__(
         self,
-        launch: Callable[[str, WorkerLog], WorkerProcess],
+        launch: Callable[[int, str, WorkerLog], WorkerProcess],
         *,
         logs: list[WorkerLog],
         on_exit: Callable[[WorkerExit], None],
+        name_of: Callable[[int, int], str],
     ) -> None:
         self._launch = launch
+        self._name_of = name_of
         self._on_exit = on_exit
         self._logs = logs
         self._closing = threading.Event()
@@ -70,6 +73,11 @@ class Supervisor:
         """Start the workers; returns before they run."""
         for thread in self._threads:
             thread.start()
+
+    def runs(self, worker_id: str) -> bool:
+        """Say whether the process of this worker runs."""
+        # Without the lock, which is held while a process is started: an event loop asks.
+        return worker_id in self._processes
 
     def kill(self, worker_id: str) -> None:
         """End a worker that may no longer answer; another one takes its slot."""
@@ -100,9 +108,9 @@ class Supervisor:
         start, pause = 0, _FIRST_PAUSE_SECONDS
         while not self._closing.is_set():
             start += 1
-            worker_id = f"local-{number}" if start == 1 else f"local-{number}.{start}"
+            worker_id = self._name_of(number, start)
             began = time.monotonic()
-            how = self._run_once(worker_id, log)
+            how = self._run_once(number, worker_id, log)
             if self._closing.is_set():
                 return
             _log.warning("Worker %s %s; its log is %s.", worker_id, how, log.path)
@@ -114,13 +122,13 @@ class Supervisor:
             self._closing.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
-    def _run_once(self, worker_id: str, log: WorkerLog) -> str:
+    def _run_once(self, number: int, worker_id: str, log: WorkerLog) -> str:
         # The lock keeps close() from missing a worker that is just being started.
         with self._lock:
             if self._closing.is_set():
                 return "was not started"
             try:
-                process = self._launch(worker_id, log)
+                process = self._launch(number, worker_id, log)
             except OSError as error:
                 return f"could not be started: {error}"
             self._processes[worker_id] = process

@@ -50,6 +50,8 @@ class WorkerProcess:
             "OPENBLAS_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
         }
+        if config.gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = str(config.gpu)
         self._signalling = threading.Lock()
         self._reaped = False
         with log.open() as output:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
+from imagedex.core.paths import PathMapping
+
 PayloadT = TypeVar("PayloadT")
 ResultT = TypeVar("ResultT")
 ResourceT = TypeVar("ResourceT")
@@ -66,6 +68,19 @@ class WorkerContext(Protocol):
     @property
     def threads(self) -> int:
         """The number of cores that the worker may keep busy."""
+        ...
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the worker runs on another machine than the controller.
+
+        What is missing there may be there for the others: the chunk then raises UnfitWorker.
+        """
+        ...
+
+    @property
+    def paths(self) -> PathMapping:
+        """Where the controller's directories lie on this machine."""
         ...
 
     def resource(self, key: str, make: Callable[[], ResourceT]) -> ResourceT:

@@ -4,6 +4,7 @@ from imagedex.indexing.absences import RemovalRules
 from imagedex.indexing.changing import ModelChange, ModelChanger
 from imagedex.indexing.chunk import ChunkTask, WorkerSetup, embed_chunk
 from imagedex.indexing.flow import IndexFlow
+from imagedex.indexing.hosting import check_host, needs_of
 from imagedex.indexing.interfaces import Indexing, IndexStats, JobReport, WorkerReport
 from imagedex.indexing.locations import IndexLocations
 from imagedex.indexing.merging import MergePolicy, Merger, new_rebuild
@@ -34,8 +35,10 @@ __all__ = [
     "Seals",
     "WorkerReport",
     "WorkerSetup",
+    "check_host",
     "embed_chunk",
     "jobs_with_parts",
     "missing_index",
+    "needs_of",
     "new_rebuild",
 ]

@@ -22,6 +22,12 @@ from imagedex.core.images import ImageFacts, ImageFailure
 from imagedex.embedding import EmbeddingModel, ImageEncoder, VectorArray
 from imagedex.engine import WorkerContext
 from imagedex.indexing.batch_size import BatchSizer
+from imagedex.indexing.hosting import (
+    local_model,
+    local_prefix,
+    require_present_roots,
+    writing_here,
+)
 from imagedex.indexing.known_vectors import KnownVectors, RecentVectors, take_vectors
 from imagedex.indexing.outcomes import outcome_of
 from imagedex.ingest import (
@@ -33,7 +39,7 @@ from imagedex.ingest import (
     SparingDecoder,
 )
 from imagedex.jobs import ChunkDone
-from imagedex.segments import DirectoryIndexFiles, Part
+from imagedex.segments import DirectoryIndexFiles, Part, place_of
 
 _RECENT_VECTORS = 4096  # A dozen megabytes.
 _TURN_CHECK_SECONDS = 0.1
@@ -47,6 +53,11 @@ class WorkerSetup:
     image_roots: ImageRoots
     limits: DecodeLimits
     batch_images: int  # That the model gets at once at most.
+    has_remote_workers: bool = False  # So that they must be sure to see what the controller sees.
+
+    def place_of(self, index_prefix: Path) -> str | None:
+        """Return what a remote worker holds its storage against. Raises StorageError."""
+        return place_of(index_prefix) if self.has_remote_workers else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +72,8 @@ class ChunkTask:
     image_paths: tuple[str, ...]
     # What some of them may turn out to be. None: compute every vector, whatever is known.
     known: KnownVectors | None = None
+    # Which directory the index's is; None when all workers are beside the controller.
+    place: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +108,12 @@ def embed_chunk(context: WorkerContext, task: ChunkTask) -> ChunkDone:
     The part file is durable when this returns. Running it twice is harmless: what counts is
     the part file whose name the controller recorded. Safe to call from several threads of a
     worker: decoding begins at once, and the model is used by one after the other. Raises
-    ChunkStopped, with nothing written, after the batch in which it was told to stop.
+    ChunkStopped, with nothing written, after the batch in which it was told to stop, and
+    UnfitWorker on a remote host that lacks the storage, an image root or the model.
     """
     started = time.monotonic()
     decoder = context.resource(_decoder_key(task.setup), lambda: _make_decoder(context, task.setup))
-    files = DirectoryIndexFiles(task.index_prefix)
+    files = DirectoryIndexFiles(local_prefix(context, task.index_prefix, task.place))
     known = task.known or {}
     hashes = {path: [vector.content_hash for vector in known[path]] for path in known}
     harvest = _Harvest()
@@ -111,6 +125,7 @@ def embed_chunk(context: WorkerContext, task: ChunkTask) -> ChunkDone:
 
     rows = [(facts, harvest.vectors[facts.content_hash]) for facts in harvest.facts]
     failures = harvest.failures
+    require_present_roots(context, failures, task.setup.image_roots)
     failures += [ImageFailure.without_direction(f) for f, v in rows if not np.isfinite(v).all()]
     rows = [(facts, vector) for facts, vector in rows if np.isfinite(vector).all()]
     rows += taken.values()
@@ -133,7 +148,8 @@ def embed_chunk(context: WorkerContext, task: ChunkTask) -> ChunkDone:
         task.setup.model.fingerprint,
     )
     outcome = outcome_of(done, task.image_paths)
-    part = files.write_part(task.job_id, task.number, task.fence, embedded, outcome)
+    with writing_here(context):
+        part = files.write_part(task.job_id, task.number, task.fence, embedded, outcome)
     return replace(done, part=part, seconds=time.monotonic() - started - waited)
 
 
@@ -215,7 +231,8 @@ def _model_key(setup: WorkerSetup) -> str:
 
 
 def _load_model(context: WorkerContext, setup: WorkerSetup) -> _LoadedModel:
-    encoder = setup.model.load_image_encoder(threads=context.threads)
+    model = local_model(context, setup.model, setup.model.fingerprint)
+    encoder = model.load_image_encoder(threads=context.threads)
     return _LoadedModel(encoder, BatchSizer(setup.batch_images))
 
 
@@ -229,7 +246,7 @@ def _make_decoder(context: WorkerContext, setup: WorkerSetup) -> SparingDecoder:
         processes=context.threads,
         limits=setup.limits,
         preprocess=setup.model.preprocess,
-        roots=setup.image_roots,
+        roots=setup.image_roots.placed(context.paths),
         shape=setup.model.input_shape,
         # The largest batch can wait in full while the model works on another.
         look_ahead=setup.batch_images + 2 * context.threads,

@@ -368,6 +368,7 @@ class IndexFlow:
             fence=run.lease.fence,
             image_paths=chunk.image_paths,
             known=known.of(chunk.image_paths),
+            place=self._setup.place_of(index_prefix),
         )
 
     def _checkpoint(self, run: JobRun, done: ChunkDone) -> int:

@@ -186,6 +186,7 @@ class Reembedding:
             fence=self._run.lease.fence,
             image_paths=chunk.image_paths,
             known={},  # Copies that a worker meets one after the other are computed once.
+            place=self._setup.place_of(self._files.index_prefix),
         )
 
     def _note(self, done: ChunkDone) -> None:

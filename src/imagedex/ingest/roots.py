@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from imagedex.core.errors import InvalidRequest, OutsideImageRoots
 from imagedex.core.images import FailureReason
+from imagedex.core.paths import PathMapping
 from imagedex.ingest.opening import Opened, OpenedFile, open_directory, open_regular_file
 from imagedex.ingest.unusable import UnusableImage
 
@@ -31,14 +32,26 @@ _MAX_PATH_COMPONENTS = 255
 class ImageRoots:
     """The image roots. A value: comparable, picklable, safe to use from several threads.
 
-    Without directories nothing is allowed. A root may be a link, and need not exist yet.
+    Without directories nothing is allowed. A root may be a link, and need not exist yet. On a
+    host that has them mounted elsewhere, ``places`` says where: paths are the controller's all
+    the same, and what is opened lies where they lead here.
     """
 
     directories: tuple[str, ...]  # Absolute, normalised, as the operator spelt them.
+    places: PathMapping
 
-    def __init__(self, directories: Iterable[str | os.PathLike[str]] = ()) -> None:
+    def __init__(
+        self,
+        directories: Iterable[str | os.PathLike[str]] = (),
+        places: PathMapping = PathMapping(),  # noqa: B008 - It is immutable.
+    ) -> None:
         normalised = dict.fromkeys(_normalise(os.fspath(directory)) for directory in directories)
         object.__setattr__(self, "directories", tuple(normalised))
+        object.__setattr__(self, "places", places)
+
+    def placed(self, places: PathMapping) -> ImageRoots:
+        """Return the same roots as they are mounted on another host."""
+        return ImageRoots(self.directories, places)
 
     def check(self, path: str) -> str:
         """Return the path normalised, once it is sure that an outsider may name it.
@@ -90,11 +103,15 @@ class ImageRoots:
         return max(holding, key=len, default=None)
 
     def holds_real_path(self, real_path: str) -> bool:
-        """Say whether a path without links lies in a root, with the root's own links resolved."""
+        """Say whether a path without links lies in a root, with the root's own links resolved.
+
+        Both as they are on this machine.
+        """
+        here = [self.places.local(root) for root in self.directories]
         # A path without links that begins like a root shows that this root has no links either,
         # so the usual case asks the file system nothing.
-        return any(_lies_in(real_path, root) for root in self.directories) or any(
-            _lies_in(real_path, os.path.realpath(root)) for root in self.directories
+        return any(_lies_in(real_path, root) for root in here) or any(
+            _lies_in(real_path, os.path.realpath(root)) for root in here
         )
 
     def is_present(self, root: str) -> bool:
@@ -103,7 +120,7 @@ class ImageRoots:
         An unmounted share leaves an empty directory, or none: that is not a deletion.
         """
         try:
-            with os.scandir(root) as entries:
+            with os.scandir(self.places.local(root)) as entries:
                 return next(entries, None) is not None
         except OSError:
             return False
@@ -115,7 +132,7 @@ class ImageRoots:
         was opened, whatever its path may name a moment later. Raises UnusableImage
         (vanished, unreadable, not_a_file, outside_roots).
         """
-        opened = open_regular_file(image_path)
+        opened = open_regular_file(self.places.local(image_path))
         self._require_inside(opened)
         return opened
 
@@ -125,7 +142,7 @@ class ImageRoots:
         The place is that of the directory which was opened, whatever its path may name a
         moment later. Raises UnusableImage (vanished, unreadable, outside_roots).
         """
-        opened = open_directory(directory, is_link_allowed=is_link_allowed)
+        opened = open_directory(self.places.local(directory), is_link_allowed=is_link_allowed)
         self._require_inside(opened)
         return opened
 

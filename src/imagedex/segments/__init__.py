@@ -20,6 +20,7 @@ from imagedex.segments.live_rows import LiveRows
 from imagedex.segments.lock import publish_lock
 from imagedex.segments.mending import Mended, mend_faiss_files, mend_pointer
 from imagedex.segments.moved_rows import MovedRows
+from imagedex.segments.place import place_of, require_place
 from imagedex.segments.records import (
     FileEntry,
     FinishedPart,
@@ -63,6 +64,8 @@ __all__ = [
     "examine_files",
     "mend_faiss_files",
     "mend_pointer",
+    "place_of",
     "publish_lock",
+    "require_place",
     "roll_back",
 ]

@@ -4,6 +4,7 @@
 
     CURRENT                            which manifest counts; replaced by rename
     LOCK, LOCK-TERM                    held while a generation is published
+    PLACE                              a random name, by which hosts know that they see this one
     manifests/GENERATION-FENCE.json    immutable
     successors/GENERATION.json         the manifest of what follows a generation, by a second name
     segments/NUMBER-FENCE.parquet      immutable, the durable asset
@@ -26,6 +27,7 @@ import re
 
 CURRENT = "CURRENT"
 LOCK = "LOCK"
+PLACE = "PLACE"
 MANIFESTS = "manifests"
 SUCCESSORS = "successors"
 SEGMENTS = "segments"

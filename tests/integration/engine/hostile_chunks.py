@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from imagedex.core.errors import UnfitWorker
 from imagedex.engine import WorkerContext
 
 
@@ -60,3 +61,18 @@ def list_environment(context: WorkerContext, prefix: str) -> list[str]:
 def read_input(context: WorkerContext, payload: None) -> bytes:
     """Return what a child of the worker would find on its standard input."""
     return os.read(0, 100)
+
+
+def be_unfit_on(context: WorkerContext, payload: tuple[str, str]) -> str:
+    """Say that a host is of no use as long as a file is there; return the host that is."""
+    host, mark = payload
+    if context.host == host and Path(mark).exists():
+        raise UnfitWorker(f"Host {host} lacks the share.")
+    return context.host
+
+
+def require_mark(context: WorkerContext, mark: str) -> None:
+    """Be a check of hosts, which wants a file below the host's own place of a directory."""
+    path = context.paths.local(mark)
+    if not Path(path).exists():
+        raise UnfitWorker(f"Host {context.host} sees no {path!r}.")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import socket
-import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +14,6 @@ import pytest
 from distributed.scheduler import TaskGroup
 
 from imagedex.engine import DaskLocalEngine, Engine
-from imagedex.engine._certificate import new_certificate
 from imagedex.testing.engine import (
     DEADLINE_SECONDS,
     EngineLifeSuite,
@@ -125,43 +122,6 @@ def test_each_process_listens_once_and_on_loopback_only(dask_engine: DaskLocalEn
         assert len(ports) == 1
         assert {ip for ip, _ in ports} == {"127.0.0.1"}
     assert {ip for ip, _ in listening_ports(psutil.Process())} == {"127.0.0.1"}
-
-
-def test_strangers_are_turned_away_without_the_certificate(
-    dask_engine: DaskLocalEngine, tmp_path: Path
-) -> None:
-    addresses = {address for process in worker_processes() for address in listening_ports(process)}
-    addresses |= listening_ports(psutil.Process())
-    foreign = new_certificate()
-    (tmp_path / "cert.pem").write_text(foreign.certificate)
-    (tmp_path / "key.pem").write_text(foreign.key)
-    for address in addresses:
-        # A peer of the right kind speaks first, within the handshake or after it; to a stranger
-        # the connection just ends.
-        with socket.create_connection(address, DEADLINE_SECONDS) as plain:
-            plain.sendall(b"\0" * 64)
-            assert not is_answered(plain)
-        for with_certificate in (False, True):
-            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-            if with_certificate:
-                tls.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-            with socket.create_connection(address, DEADLINE_SECONDS) as raw:
-                try:
-                    with tls.wrap_socket(raw) as wrapped:
-                        assert wrapped.recv(1) == b""
-                except (ssl.SSLError, ConnectionError):
-                    continue
-    assert dask_engine.submit(echo, "still here").result(DEADLINE_SECONDS) == "still here"
-
-
-def is_answered(connection: socket.socket) -> bool:
-    """Say whether a Dask message comes back, rather than a TLS alert or the end."""
-    try:
-        answer = connection.recv(1024)
-    except ConnectionError:
-        return False
-    return answer != b"" and answer[:1] != b"\x15"  # The TLS record type of an alert.
 
 
 def test_dask_keeps_nothing_of_chunks_that_ended(dask_engine: DaskLocalEngine) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from imagedex.core.errors import EngineError
-from imagedex.engine import DaskLocalEngine
+from imagedex.core.errors import EngineError, SettingsError
+from imagedex.engine import ClusterPlan, DaskLocalEngine, HostSpec
 from imagedex.testing.engine import DEADLINE_SECONDS, echo, wait_until
 from integration.engine import hostile_chunks
 from integration.engine.processes import is_alive
@@ -199,3 +199,38 @@ except EngineError as error:
     print(error)
 """
     assert "pip install distributed" in run_python(code, str(tmp_path))
+
+
+def test_workers_elsewhere_without_their_extra_are_refused_with_its_command(tmp_path: Path) -> None:
+    code = """
+import pathlib, sys
+sys.modules["asyncssh"] = None  # As if it were not installed.
+from imagedex.core.errors import SettingsError
+from imagedex.engine import ClusterPlan, DaskLocalEngine
+home = pathlib.Path(sys.argv[1])
+plan = ClusterPlan(authority=home / "tls", known_hosts=home / "known_hosts")
+try:
+    DaskLocalEngine(workers=1, log_dir=home / "logs", cluster=plan)
+except SettingsError as error:
+    print(error)
+DaskLocalEngine(workers=1, log_dir=home / "logs")
+print("asyncssh" in [name for name, module in sys.modules.items() if module is not None])
+"""
+    told = run_python(code, str(tmp_path))
+    assert "pip install 'imagedex[cluster]'" in told
+    assert told.endswith("False\n")
+
+
+def test_an_engine_of_this_machine_alone_takes_no_hosts(tmp_path: Path) -> None:
+    engine = DaskLocalEngine(workers=1, log_dir=tmp_path / "logs")
+    with pytest.raises(SettingsError, match="IMAGEDEX_ENGINE__INVENTORY"):
+        engine.apply([HostSpec(name="gpu1", address="10.0.0.11")])
+    engine.apply([])
+    assert engine.hosts() == []
+
+
+def test_two_hosts_of_one_name_are_refused(tmp_path: Path) -> None:
+    plan = ClusterPlan(authority=tmp_path / "tls", known_hosts=tmp_path / "known_hosts")
+    engine = DaskLocalEngine(workers=0, log_dir=tmp_path / "logs", cluster=plan)
+    with pytest.raises(SettingsError, match="same name"):
+        engine.apply([HostSpec(name="gpu1", address=address) for address in ("a", "b")])

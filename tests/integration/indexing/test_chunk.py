@@ -18,6 +18,7 @@ from PIL import Image
 
 from imagedex.core.errors import ChunkStopped
 from imagedex.core.images import FailureReason
+from imagedex.core.paths import PathMapping
 from imagedex.embedding import EmbeddingModel, PixelArray, Preprocess, VectorArray
 from imagedex.embedding.bundled import BundledModel
 from imagedex.indexing import ChunkTask, WorkerSetup, embed_chunk
@@ -40,6 +41,8 @@ class Worker:
     worker_id = "local-1"
     host = "localhost"
     threads = 1
+    is_remote = False
+    paths = PathMapping()
 
     def __init__(self) -> None:
         self.resources: dict[str, Any] = {}

@@ -26,4 +26,13 @@ def test_every_error_says_what_to_do_about_it() -> None:
 
 def test_only_errors_that_pass_by_themselves_are_retryable() -> None:
     retryable = {kind.__name__ for kind in _classes() if kind.retryable}
-    assert retryable == {"Unavailable", "EngineError", "StorageError", "Superseded"}
+    assert retryable == {
+        "EngineError",
+        "HostUnreachable",
+        "NoWorkers",
+        "StorageError",
+        "Superseded",
+        "Unavailable",
+        "UnfitWorker",
+        "WorkerLost",
+    }

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from imagedex.core.errors import ChunkStopped, EngineError, NoWorkers, WorkerLost
-from imagedex.engine._dispatch import Call, Dispatcher, Wish, WorkerDied
+from imagedex.engine._dispatch import Call, Dispatcher, HostLost, Wish, WorkerDied
 from imagedex.engine.interfaces import Seat, WorkerStatus
 
 
@@ -97,10 +97,10 @@ class Stage:
         answer.set_result(sealed.upper())
         await settled()
 
-    async def kill(self, worker_id: str) -> None:
+    async def kill(self, worker_id: str, death: WorkerDied | None = None) -> None:
         self.dispatcher.remove_worker(worker_id)
         for _, answer in self.on_worker.get(worker_id, []):
-            answer.set_exception(WorkerDied(worker_id))
+            answer.set_exception(death or WorkerDied(worker_id))
         await settled()
 
 
@@ -573,5 +573,55 @@ def test_closing_ends_those_who_wait_for_seats() -> None:
         assert waiting.exception(0) is reason
         assert stage.reserve().exception(0) is reason
         assert stage.submit_on(held, b"a").future.exception(0) is reason
+
+    play(scene)
+
+
+def test_a_chunk_on_a_seat_whose_host_is_lost_is_not_why() -> None:
+    async def scene() -> None:
+        stage = Stage(calls_per_worker=2)
+        stage.add("1", "east")
+        call = stage.submit_on(stage.reserve(), b"a")
+        await settled()
+        await stage.kill("1", HostLost("cut off"))
+        loss = call.future.exception(0)
+        assert isinstance(loss, WorkerLost)
+        assert (loss.has_begun, loss.was_alone) == (False, False)
+
+    play(scene)
+
+
+def test_a_call_whose_host_is_lost_is_no_suspect_and_runs_beside_others() -> None:
+    async def scene() -> None:
+        stage = Stage(calls_per_worker=2)
+        stage.add("cut")
+        first = stage.submit(b"a")
+        await settled()
+        stage.add("other")
+        second = stage.submit(b"b")
+        await settled()
+        await stage.kill("cut", HostLost("cut off"))
+        # A call under which a worker died would wait for a worker of its own.
+        assert stage.running() == {"other": b"ba"}
+        await stage.finish("other")
+        await stage.finish("other")
+        assert (first.result(), second.result()) == (b"A", b"B")
+
+    play(scene)
+
+
+def test_a_call_that_takes_host_after_host_down_is_given_up() -> None:
+    async def scene() -> None:
+        stage = Stage()
+        chunk = stage.submit(b"a")
+        hosts = 0
+        while not chunk.done():
+            hosts += 1
+            assert hosts < 10
+            stage.add(str(hosts))
+            await settled()
+            await stage.kill(str(hosts), HostLost("cut off"))
+        assert isinstance(chunk.exception(), EngineError)
+        assert hosts > 3
 
     play(scene)

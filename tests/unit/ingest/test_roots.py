@@ -15,6 +15,7 @@ import pytest
 
 from imagedex.core.errors import InvalidRequest, OutsideImageRoots
 from imagedex.core.images import FailureReason
+from imagedex.core.paths import PathMapping
 from imagedex.ingest import ImageRoots
 from imagedex.ingest.unusable import UnusableImage
 
@@ -274,3 +275,23 @@ def test_what_lies_outside_is_not_opened(roots: ImageRoots, root: Path, tmp_path
     assert reason_of(roots, root / "link.jpg") is FailureReason.OUTSIDE_ROOTS
     assert reason_of(roots, tmp_path / "a.jpg") is FailureReason.OUTSIDE_ROOTS
     assert reason_of(ImageRoots(), tmp_path / "a.jpg") is FailureReason.OUTSIDE_ROOTS
+
+
+def test_roots_that_are_mounted_elsewhere_are_opened_there_by_the_controllers_names(
+    tmp_path: Path,
+) -> None:
+    there = tmp_path / "data"
+    there.mkdir()
+    (there / "a.jpg").write_bytes(b"picture")
+    (tmp_path / "secret").write_bytes(b"outside")
+    (there / "link.jpg").symlink_to(tmp_path / "secret")
+    roots = ImageRoots(["/srv/photos"]).placed(PathMapping([("/srv/photos", str(there))]))
+    roots = pickle.loads(pickle.dumps(roots))
+    with roots.open_image("/srv/photos/a.jpg") as opened:
+        assert os.read(opened.descriptor, 10) == b"picture"
+    assert roots.is_present("/srv/photos")
+    assert roots.find_root("/srv/photos/a.jpg") == "/srv/photos"
+    assert reason_of(roots, "/srv/photos/link.jpg") is FailureReason.OUTSIDE_ROOTS
+    # A name that the mapping does not lead below the root is none of it.
+    assert reason_of(roots, tmp_path / "secret") is FailureReason.OUTSIDE_ROOTS
+    assert roots != ImageRoots(["/srv/photos"])

@@ -12,6 +12,7 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
+from imagedex.core.paths import PathMapping
 from imagedex.embedding.bundled.manifest import ASSETS, AssetManifest
 from imagedex.embedding.bundled.preprocess import Letterbox
 from imagedex.embedding.bundled.query_forms import QUERY_FORMS_VERSION
@@ -33,6 +34,10 @@ class BundledModel:
         """Describe the model whose files lie in the folder ``assets``."""
         self._assets = assets
         self._preprocess = Letterbox(side=224)
+
+    def relocated(self, paths: PathMapping) -> BundledModel:  # noqa: ARG002 - the protocol's.
+        """Return the model of the package that is installed here, wherever that is."""
+        return BundledModel()
 
     @cached_property
     def _manifest(self) -> AssetManifest:

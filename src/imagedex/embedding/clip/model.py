@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from imagedex.core.errors import ModelError
+from imagedex.core.paths import PathMapping
 from imagedex.embedding.clip.file_digests import file_sha256
 from imagedex.embedding.clip.files import ModelFiles, find_model_files
 from imagedex.embedding.clip.fingerprint import clip_fingerprint
@@ -61,6 +62,16 @@ class ClipModel:
         specification = read_specification(files)
         preprocess = ClipPreprocess(specification.image, reduced_decoding)
         return cls(name, files, specification, preprocess, precision, runtime)
+
+    def relocated(self, paths: PathMapping) -> ClipModel:
+        """Return the model as this machine has it; raises ModelError when it has not."""
+        return ClipModel.open(
+            Path(paths.local(str(self.files.directory))),
+            name=self.name,
+            precision=self.precision,
+            runtime=self.runtime,
+            reduced_decoding=self.preprocess.reduced_decoding,
+        )
 
     @property
     def dim(self) -> int:
