@@ -53,6 +53,8 @@ UNSUPPORTED_BODY = ProblemType("unsupported-body", 415, "The request body is of 
 NOT_READY = ProblemType("not-ready", 503, "The server is not ready to answer")
 INTERNAL_ERROR = ProblemType("internal-error", 500, "The server failed")
 
+_LEASE_LOST = ProblemType("lease-lost", 409, "Another owner has taken over")
+
 PROBLEM_OF_ERROR: Mapping[type[errors.ImagedexError], ProblemType] = {
     errors.ImagedexError: INTERNAL_ERROR,
     errors.SettingsError: INTERNAL_ERROR,
@@ -76,7 +78,8 @@ PROBLEM_OF_ERROR: Mapping[type[errors.ImagedexError], ProblemType] = {
     errors.FingerprintMismatch: ProblemType(
         "fingerprint-mismatch", 409, "The index was made with another model"
     ),
-    errors.LeaseLost: ProblemType("lease-lost", 409, "Another owner has taken over"),
+    errors.LeaseLost: _LEASE_LOST,
+    errors.OwnershipLost: _LEASE_LOST,
     errors.Superseded: ProblemType("superseded", 409, "The index has changed meanwhile"),
     errors.Unavailable: ProblemType("unavailable", 503, "It cannot be done now"),
     errors.ModelError: ProblemType("model-error", 503, "The embedding model cannot be used"),

@@ -136,10 +136,12 @@ class Controller:
     def _try_take(self) -> bool:
         try:
             return self._ownership.try_take()
+        except ImagedexError as error:  # The database is away; it is told each time, in a line.
+            _log.warning("ownership_not_taken", error=str(error))
         except Exception:
             # Whatever it was, this process must not cease to stand by.
             _log.exception("ownership_not_taken")
-            return False
+        return False
 
     def _lead(self) -> None:
         """Have a duty until the ownership is lost or the process closes."""

@@ -28,6 +28,7 @@ STATUS_OF_ERROR: dict[type[errors.ImagedexError], int] = {
     errors.Conflict: 409,
     errors.FingerprintMismatch: 409,
     errors.LeaseLost: 409,
+    errors.OwnershipLost: 409,
     errors.Superseded: 409,
     errors.Unavailable: 503,
     errors.EngineError: 503,

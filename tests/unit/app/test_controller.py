@@ -90,8 +90,11 @@ class _Process:
     def begin(self, *, may_stand_by: bool = True) -> bool:
         return self.controller.start(may_stand_by=may_stand_by)
 
+    def leads(self) -> bool:
+        return self.controller.role is Role.LEADER
+
     def wait_until_leading(self) -> None:
-        wait_until(lambda: self.controller.role is Role.LEADER)
+        wait_until(self.leads)
 
 
 @pytest.fixture(autouse=True)
@@ -103,12 +106,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_nobody_takes_away_is_held_from_start_to_close() -> None:
     process = _Process(_Ownership(is_shared=False))
-    assert process.controller.role is Role.STANDBY
+    assert not process.leads()
     assert process.begin()
-    assert process.controller.role is Role.LEADER
+    assert process.leads()
     assert [worker.worker_id for worker in process.controller.workers()] == ["worker"]
     process.controller.close()
-    assert process.controller.role is Role.STANDBY
+    assert not process.leads()
     assert process.controller.workers() == ()
     assert process.duties[0].closed == [False]
     assert process.ownership.is_released
@@ -128,7 +131,7 @@ def test_a_standby_leads_when_the_leader_is_gone() -> None:
     process = _Process(_Ownership())
     process.ownership.is_free = False
     assert process.begin()
-    assert process.controller.role is Role.STANDBY
+    assert not process.leads()
     process.ownership.is_free = True
     process.wait_until_leading()
     wait_until(lambda: process.ownership.renewed > 2)
@@ -144,7 +147,7 @@ def test_whoever_may_not_stand_by_leads_at_once_or_not_at_all() -> None:
     process.controller.close()
     other = _Process(_Ownership())
     assert other.begin(may_stand_by=False)
-    assert other.controller.role is Role.LEADER
+    assert other.leads()
     other.controller.close()
 
 
@@ -154,7 +157,7 @@ def test_a_leader_that_was_replaced_ends_its_duty_and_stands_by_for_the_next() -
     process.wait_until_leading()
     process.ownership.renewals = [Unavailable("Not now."), ValueError("?"), OwnershipLost("Gone.")]
     wait_until(lambda: process.duties[0].closed == [True])
-    wait_until(lambda: process.controller.role is Role.STANDBY)
+    wait_until(lambda: not process.leads())
     process.ownership.is_free = True
     process.wait_until_leading()
     assert len(process.duties) == 2

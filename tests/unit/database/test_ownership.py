@@ -5,8 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from sqlalchemy import func, insert, select
@@ -23,14 +21,6 @@ ownership.try_take()
 print("taken", flush=True)
 sys.stdin.read()
 """
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path}/shared.db")
-    database.upgrade()
-    yield database
-    database.close()
 
 
 class _Clock:
@@ -130,7 +120,8 @@ def test_a_command_holds_it_for_as_long_as_it_works(database: Database) -> None:
         assert two.term == 2
 
 
-def test_two_homes_on_one_file_are_refused(database: Database) -> None:
+def test_two_homes_on_one_file_are_refused(sqlite_database: Database) -> None:
+    database = sqlite_database
     url = f"sqlite:///{database.where}"
     process = subprocess.Popen(
         [sys.executable, "-c", _HELD_BY_ANOTHER, url],

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from imagedex.database.dialects import TEXT
+
 revision = "0012"
 down_revision = "0011"
 
@@ -13,8 +15,8 @@ def upgrade() -> None:
         "leadership",
         sa.Column("leadership", sa.Integer(), nullable=False, autoincrement=False),
         sa.Column("term", sa.Integer(), nullable=False),
-        sa.Column("holder", sa.Text(), nullable=False),
-        sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("holder", TEXT, nullable=False),
+        sa.Column("url", TEXT, nullable=False),
         sa.Column("lease_until", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("leadership", name="pk_leadership"),
     )
