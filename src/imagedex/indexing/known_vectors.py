@@ -12,7 +12,7 @@ once and costs no inference.
 from __future__ import annotations
 
 import os
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,6 +25,8 @@ from imagedex.core.errors import StorageError
 from imagedex.core.images import FileStamp, ImageFacts
 from imagedex.ingest import KnownImage
 from imagedex.segments import IndexFiles
+
+_LIKE = 32  # Unpublished contents that a file may turn out to be.
 
 _log = structlog.get_logger(__name__)
 
@@ -64,7 +66,9 @@ class KnownContents:
         self._fingerprint = fingerprint
         self._is_used = is_used
         self._segments: dict[int, str] = {}
-        self._unpublished: dict[int, list[KnownVector]] = defaultdict(list)  # By size.
+        # By size, the newest: some cameras make files of one size only, and all of them would
+        # travel with each file.
+        self._unpublished: dict[int, deque[KnownVector]] = defaultdict(lambda: deque(maxlen=_LIKE))
         self.follow_generation()
 
     def follow_generation(self) -> None:
