@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 
-from bench import clip, precision, scanning
+from bench import clip, cluster, precision, scanning
 from bench.figures import Bench
 from bench.load import Latencies, get_request, measure, new_query, post_request
 from bench.report import document, print_table
@@ -180,6 +180,10 @@ MEASUREMENTS = {
     "kills": kills,
     "scan": scanning.unchanged_files,
     "notify": scanning.notified_image,
+    "engine-overhead": cluster.overhead,
+    "engine-speed-up": cluster.speed_up,
+    "engine-cancel": cluster.cancel,
+    "engine-kills": cluster.killed_workers,
     "demo": demo,
     "precision": precision.agreement,
     "clip-indexing": clip.indexing,

@@ -62,6 +62,9 @@ class Controller:
         *,
         model: ColourModel | None = None,
         chunk_images: int = 3,
+        batch_images: int = 2,
+        commit_images: int = 6,
+        commit_seconds: float = 3600,
         engine: Engine | None = None,
         merge_policy: MergePolicy = MergePolicy(),  # noqa: B008 - It is immutable.
         files_of: Callable[[Path], IndexFiles] = files_with_faiss,
@@ -109,7 +112,7 @@ class Controller:
             turns=turns,
         )
         self.setup = WorkerSetup(
-            model=self.model, image_roots=roots, limits=DecodeLimits(), batch_images=2
+            model=self.model, image_roots=roots, limits=DecodeLimits(), batch_images=batch_images
         )
         merger = Merger(self.publisher, self.jobs, merge_policy)
         flow = IndexFlow(
@@ -122,8 +125,8 @@ class Controller:
             setup=self.setup,
             model_of=self.model_of,
             chunk_images=chunk_images,
-            commit_images=6,
-            commit_seconds=3600,
+            commit_images=commit_images,
+            commit_seconds=commit_seconds,
             files_of=files_of,
             ignore=IgnoreRules(tuple(ignore)),
             removal=removal or RemovalRules(),

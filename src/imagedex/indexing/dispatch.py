@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from imagedex.core.errors import EngineError, WorkerLost
+from imagedex.core.errors import ChunkStopped, EngineError, WorkerLost
 from imagedex.engine import Engine, Seat, WorkerInfo
 from imagedex.indexing.chunk import ChunkTask, embed_chunk
 from imagedex.indexing.supply import ChunkSupply, Need, Run
 from imagedex.jobs import ChunkDone, JobCancelled
 
-_STOP_CHECK_SECONDS = 0.1
+_STOP_CHECK_SECONDS = 0.5
 """How often a job that waits for its workers looks whether it should stop."""
+
+_CANCEL_CHECK_SECONDS = 0.25
+"""How often it is seen whether the job was cancelled, also while its own thread publishes."""
 
 _MAX_FAILED_CHUNKS = 3
 """In one run of a job; with more of them it is the engine that fails and not a chunk."""
@@ -27,6 +32,7 @@ def embed_all(
     *,
     on_done: Callable[[ChunkDone], None],
     on_tick: Callable[[], None],
+    is_cancelled: Callable[[], bool],
     group: str | None = None,
 ) -> None:
     """Have workers embed chunks, and call ``on_done`` for each and ``on_tick`` in between.
@@ -34,17 +40,21 @@ def embed_all(
     ``supply`` is asked for a chunk when a worker has a seat; with a ``group`` one worker does
     them all. A chunk that fails must not keep the others from being done, so its EngineError is
     raised at the end; when several fail, no more are begun. What either function raises ends it
-    at once. When that is JobCancelled, workers are free after the batch that they have; after
-    anything else they end what they have begun, and its parts can be taken up later. Raises
-    NoWorkers when there are none for long.
+    at once, and workers end what they have begun, so that its parts can be taken up later.
+
+    When ``is_cancelled``, which is asked on another thread, the workers are free after the batch
+    that they have, and JobCancelled is raised. Raises NoWorkers when there are none for long.
     """
     engine.start()
     dispatch = _Dispatch(engine, supply, on_done, group)
     try:
-        while dispatch.step():
-            on_tick()
-        for done in supply.verdicts(is_end=True):
-            on_done(done)
+        with _watching(is_cancelled, dispatch):
+            while dispatch.step():
+                on_tick()
+            if dispatch.is_stopped:
+                raise JobCancelled("The job was cancelled by request.")
+            for done in supply.verdicts(is_end=True):
+                on_done(done)
     except JobCancelled:
         dispatch.stop()
         raise
@@ -52,6 +62,26 @@ def embed_all(
         dispatch.withdraw()
     if dispatch.failed:
         raise dispatch.failed[0]
+
+
+@contextmanager
+def _watching(is_cancelled: Callable[[], bool], dispatch: _Dispatch) -> Iterator[None]:
+    """Stop the chunks of a job as soon as it is cancelled."""
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(_CANCEL_CHECK_SECONDS):
+            if is_cancelled():
+                dispatch.stop()
+                return
+
+    thread = threading.Thread(target=watch, name="cancel-watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
 
 
 @dataclass(slots=True, eq=False)
@@ -84,11 +114,13 @@ class _Dispatch:
         self._group = group
         self._asked: dict[Future[Seat], Need] = {}
         self._sent: dict[Future[ChunkDone], _Sent] = {}
+        self._sending = threading.Lock()
         self.failed: list[EngineError] = []
+        self.is_stopped = False
 
     def step(self) -> bool:
         """Wait for something to happen, for a while, and see to it; False when all is done."""
-        if len(self.failed) < _MAX_FAILED_CHUNKS:
+        if len(self.failed) < _MAX_FAILED_CHUNKS and not self.is_stopped:
             self._ask()
         waiting: list[Future[Any]] = [*self._asked, *self._sent]
         if not waiting:
@@ -97,14 +129,19 @@ class _Dispatch:
         for seat in [seat for seat in self._asked if seat in happened]:
             self._fill(seat.result(), self._asked.pop(seat))
         for future in [future for future in self._sent if future in happened]:
-            self._receive(future, self._sent.pop(future))
+            with self._sending:
+                sent = self._sent.pop(future)
+            self._receive(future, sent)
         for done in self._supply.verdicts():
             self._on_done(done)
         return True
 
     def stop(self) -> None:
-        """Have all chunks end that workers have."""
-        for future in self._sent:
+        """Have all chunks end that workers have, and send no more. Also for other threads."""
+        with self._sending:
+            self.is_stopped = True
+            sent = list(self._sent)
+        for future in sent:
             self._engine.stop(future)
 
     def withdraw(self) -> None:
@@ -136,13 +173,19 @@ class _Dispatch:
             seat.release()
             return
         sent = _Sent(task, seat.worker, began_at=time.monotonic())
-        future = self._engine.submit(embed_chunk, task, seat=seat)
-        self._sent[future] = sent
+        with self._sending:
+            if self.is_stopped:
+                seat.release()
+                return
+            future = self._engine.submit(embed_chunk, task, seat=seat)
+            self._sent[future] = sent
         future.add_done_callback(sent.note_end)
 
     def _receive(self, future: Future[ChunkDone], sent: _Sent) -> None:
         try:
             done = future.result()
+        except (ChunkStopped, CancelledError):
+            return  # The job is cancelled, as its thread is about to see.
         except WorkerLost as loss:
             self._supply.lost(sent.task, loss)
         except EngineError as error:

@@ -336,6 +336,7 @@ class IndexFlow:
             supply,
             on_done=note,
             on_tick=publish_if_due,
+            is_cancelled=run.is_cancelled,
             group=None if is_shared else job.job_id,
         )
         self._pace.store(at_once=True)

@@ -174,7 +174,13 @@ class Reembedding:
             fingerprint=lambda: fingerprint,
             task_of=self._task_of,
         )
-        embed_all(self._engine, supply, on_done=self._note, on_tick=self._run.checkpoint)
+        embed_all(
+            self._engine,
+            supply,
+            on_done=self._note,
+            on_tick=self._run.checkpoint,
+            is_cancelled=self._run.is_cancelled,
+        )
         self._pace.store(at_once=True)
 
     def _task_of(self, chunk: Chunk) -> ChunkTask:

@@ -6,9 +6,13 @@ import threading
 import time
 from collections.abc import Callable
 
-from imagedex.core.errors import LeaseLost
+import structlog
+
+from imagedex.core.errors import ImagedexError, LeaseLost
 from imagedex.jobs.interfaces import JobStore
 from imagedex.jobs.records import Lease
+
+_log = structlog.get_logger(__name__)
 
 
 class JobCancelled(Exception):
@@ -88,6 +92,17 @@ class JobRun:
         except LeaseLost:
             self.mark_lost()
             raise
+
+    def is_cancelled(self) -> bool:
+        """Say whether somebody asked for the job to be cancelled, as far as can be seen now.
+
+        For a thread that watches for it; ``checkpoint`` is what ends a run.
+        """
+        try:
+            return self._store.is_cancel_requested(self.lease)
+        except ImagedexError as error:
+            _log.warning("job_cancel_not_seen", job_id=self.lease.job.job_id, error=str(error))
+            return False
 
     def renew(self) -> None:
         """Extend the lease. Raises LeaseLost, after which the run should stop."""

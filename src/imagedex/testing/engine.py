@@ -342,9 +342,10 @@ def note_and_wait(context: WorkerContext, payload: tuple[str, str, str]) -> int:
 
 
 def go_on_until_stopped(context: WorkerContext, payload: tuple[str, str]) -> None:
-    """Leave a mark and then tell of progress, for ever or until the deadline."""
+    """Leave the pid as a mark and then tell of progress, for ever or until the deadline."""
     directory, mark = payload
-    (Path(directory) / mark).touch()
+    (Path(directory) / f"{mark}.tmp").write_text(str(os.getpid()))
+    (Path(directory) / f"{mark}.tmp").rename(Path(directory) / mark)
     deadline = time.monotonic() + DEADLINE_SECONDS
     images = 0
     while time.monotonic() < deadline:

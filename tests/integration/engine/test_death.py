@@ -8,9 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from imagedex.core.errors import EngineError
+from imagedex.core.errors import EngineError, WorkerLost
 from imagedex.engine import DaskLocalEngine, WorkerStatus
-from imagedex.testing.engine import DEADLINE_SECONDS, echo, note_and_wait, wait_until
+from imagedex.testing.engine import (
+    DEADLINE_SECONDS,
+    echo,
+    go_on_until_stopped,
+    note_and_wait,
+    wait_until,
+)
 from integration.engine import hostile_chunks
 from integration.engine.processes import is_alive
 
@@ -104,3 +110,44 @@ def test_a_chunk_that_shares_its_worker_with_a_deadly_one_runs_to_its_end_elsewh
     survivors = [chunk.result(DEADLINE_SECONDS) for chunk in waiting]
     assert len(set(survivors) & set(workers)) < 2
     assert isinstance(deadly.exception(DEADLINE_SECONDS), EngineError)
+
+
+def test_a_chunk_on_a_seat_is_lost_with_its_worker_and_it_is_told_what_was_in_hand(
+    dask_engine: DaskLocalEngine, tmp_path: Path
+) -> None:
+    wait_until(lambda: len(dask_engine.workers()) == 2, "both workers")
+    seat = dask_engine.reserve(alone=True).result(DEADLINE_SECONDS)
+    future = dask_engine.submit(go_on_until_stopped, (str(tmp_path), "began"), seat=seat)
+
+    def images_in_chunk() -> int:
+        return max((worker.images_in_chunk for worker in dask_engine.workers()), default=0)
+
+    wait_until(lambda: images_in_chunk() > 3, "some progress")
+    os.kill(int((tmp_path / "began").read_text()), signal.SIGKILL)
+    loss = future.exception(DEADLINE_SECONDS)
+    assert isinstance(loss, WorkerLost)
+    assert (loss.worker_id, loss.host) == (seat.worker.worker_id, seat.worker.host)
+    assert (loss.has_begun, loss.was_alone) == (True, True)
+    assert loss.images_done > 3
+    assert loss.in_hand == (f"image {loss.images_done}",)
+    wait_until(lambda: len(dask_engine.workers()) == 2, "another worker in its slot")
+    assert seat.worker.slot in {worker.slot for worker in dask_engine.workers()}
+
+
+def test_a_worker_whose_chunk_stands_still_is_ended_and_replaced(tmp_path: Path) -> None:
+    engine = DaskLocalEngine(workers=1, log_dir=tmp_path / "logs", stall_seconds=4)
+    engine.start()
+    try:
+        # So that the worker has imported what the chunk is made of.
+        assert engine.submit(hostile_chunks.read_input, None).result(DEADLINE_SECONDS) == b""
+        seat = engine.reserve().result(DEADLINE_SECONDS)
+        hanging = engine.submit(
+            hostile_chunks.hang_with_the_interpreter_locked, str(tmp_path), seat=seat
+        )
+        loss = hanging.exception(DEADLINE_SECONDS)
+        assert isinstance(loss, WorkerLost)
+        assert "no progress" in str(loss)
+        assert engine.submit(echo, 1).result(DEADLINE_SECONDS) == 1
+        assert engine.workers()[0].worker_id != seat.worker.worker_id
+    finally:
+        engine.close()

@@ -541,3 +541,18 @@ def test_two_threads_run_jobs_of_two_indexes_at_once(
     jobs = [store.submit(make_new_job(index_id)) for index_id in index_ids]
     for job in jobs:
         wait_until(store, job, JobStatus.COMPLETED)
+
+
+def test_a_watcher_sees_a_cancellation_and_bears_what_a_database_can_do(
+    database: Database, index_ids: tuple[int, int]
+) -> None:
+    store = SqlJobStore(database)
+    job = store.submit(make_new_job(index_ids[0]))
+    lease = store.lease_next("a")
+    assert lease is not None
+    run = JobRun(store, lease, closing=threading.Event())
+    assert not run.is_cancelled()
+    store.request_cancel(job.job_id)
+    assert run.is_cancelled()
+    store.finish(lease, JobStatus.CANCELLED, None)
+    assert not run.is_cancelled()  # It is not ours any more.
