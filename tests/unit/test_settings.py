@@ -116,3 +116,24 @@ def test_an_empty_database_url_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert (
         load_settings(home=tmp_path).effective_database_url == f"sqlite:///{tmp_path}/imagedex.db"
     )
+
+
+def test_the_engines_files_are_found_from_the_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("IMAGEDEX_ENGINE__INVENTORY", "~/hosts.toml")
+    monkeypatch.setenv("IMAGEDEX_ENGINE__SSH_KEYS", f"~/.ssh/a:{tmp_path}/b")
+    monkeypatch.setenv("IMAGEDEX_ENGINE__SSH_KNOWN_HOSTS", "~/known")
+    engine = load_settings().engine
+    assert engine.inventory == tmp_path / "hosts.toml"
+    assert engine.ssh_keys == (tmp_path / ".ssh" / "a", tmp_path / "b")
+    assert engine.ssh_known_hosts == tmp_path / "known"
+
+
+@pytest.mark.parametrize("ports", ["8790-", "9000-8790", "1-70000", "8790:8849", "a-b", ""])
+def test_ports_of_workers_are_a_range(ports: str) -> None:
+    assert load_settings(engine={"worker_ports": "8790-8849"}).engine.worker_ports == "8790-8849"
+    assert load_settings(engine={"worker_ports": "8790"}).engine.worker_ports == "8790"
+    with pytest.raises(SettingsError, match="worker_ports"):
+        load_settings(engine={"worker_ports": ports})

@@ -31,7 +31,7 @@ def sole_agent(path: Path, *, wait_seconds: float) -> Iterator[None]:
     with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+") as file:
         _take(file.fileno(), path, wait_seconds)
         file.truncate()
-        json.dump(_own_identity(), file)
+        json.dump(identity_of(os.getpid()), file)
         file.flush()
         # The lock ends with the descriptor, however the process does.
         yield
@@ -45,7 +45,6 @@ def _take(descriptor: int, path: Path, wait_seconds: float) -> None:
         wanted = signal.SIGTERM if waited < _POLITE_SECONDS else signal.SIGKILL
         holder = _holder(path)
         if holder is not None and sent is not wanted:
-            # It holds the lock this very moment, so its id is nobody else's.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(holder, wanted)
             sent = wanted
@@ -66,10 +65,15 @@ def _holder(path: Path) -> int | None:
     """Return the process that holds the lock, if it is one of this machine that has said so."""
     try:
         known = json.loads(path.read_text())
-        return int(known["pid"]) if known["boot"] == _own_identity()["boot"] else None
+        # Whoever holds the lock may be about to write here; what stands here still can be of one
+        # that ended long ago, and its number another process's by now.
+        return int(known["pid"]) if known == identity_of(int(known["pid"])) else None
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # It is about to write it.
+        return None
 
 
-def _own_identity() -> dict[str, object]:
-    return {"pid": os.getpid(), "boot": _BOOT_ID.read_text().strip()}
+def identity_of(pid: int) -> dict[str, object]:
+    """Return what tells a process from all others that ever had its number. Raises OSError."""
+    # See proc_pid_stat(5): the name in parentheses may hold anything, the start is the 22nd field.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return {"pid": pid, "started": int(fields[19]), "boot": _BOOT_ID.read_text().strip()}

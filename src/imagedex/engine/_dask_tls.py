@@ -29,7 +29,7 @@ HANDSHAKE_SECONDS = 1.5
 """After this a peer that has not shown its certificate is turned away; ours try again."""
 
 MAX_HANDSHAKES = 64
-"""Connections at once on which no certificate was shown yet; those beyond are closed at once."""
+"""Connections at once on which no certificate was shown yet; one more costs the oldest."""
 
 _REPORT_SECONDS = 60.0  # A stranger that tries all day must not fill the log.
 
@@ -65,7 +65,7 @@ class GuardedTLSListener(TLSListener):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call] # Dask's.
-        self._handshakes = 0
+        self._waiting: dict[Any, None] = {}  # The streams in their handshake, oldest first.
         self._turned_away = 0
         self._reported_at = -_REPORT_SECONDS
 
@@ -80,10 +80,12 @@ class GuardedTLSListener(TLSListener):
 
     async def _prepare_stream(self, stream: Any, address: str) -> Any:
         """Return the stream when its peer is one of ours, else None."""
-        if self._handshakes >= MAX_HANDSHAKES:
-            self._turn_away(stream, address, "too many connections wait for their handshake")
-            return None
-        self._handshakes += 1
+        if len(self._waiting) >= MAX_HANDSHAKES:
+            # Ours need milliseconds, so it is likely a stranger who has waited longest.
+            oldest = next(iter(self._waiting))
+            del self._waiting[oldest]
+            oldest.close()
+        self._waiting[stream] = None
         try:
             await asyncio.wait_for(stream.wait_for_handshake(), HANDSHAKE_SECONDS)
         except TimeoutError:
@@ -93,7 +95,7 @@ class GuardedTLSListener(TLSListener):
             self._turn_away(stream, address, str(getattr(error, "real_error", None) or error))
             return None
         finally:
-            self._handshakes -= 1
+            self._waiting.pop(stream, None)
         return stream
 
     def _turn_away(self, stream: Any, address: str, reason: str) -> None:

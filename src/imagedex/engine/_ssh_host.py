@@ -229,7 +229,7 @@ class SshHost:
             hello = Hello.from_fields(
                 await self._expect("hello", messages, reading, _HELLO_SECONDS)
             )
-            self._require_same_release(hello.release)
+            await self._require_same_release(hello.release)
             self._starts += 1
             self._last_exit = None
             begin = self._begin_of(connection, ticket)
@@ -359,9 +359,10 @@ class SshHost:
         complaints = process.complaints().splitlines()[-3:]
         return f"{how}: {' / '.join(complaints)}" if complaints else how
 
-    def _require_same_release(self, found: Release) -> None:
+    async def _require_same_release(self, found: Release) -> None:
         if self._release is None:
-            self._release = own_release()
+            # It reads a few hundred files.
+            self._release = await asyncio.to_thread(own_release)
         difference = self._release.difference(found)
         if difference is not None:
             raise UnfitWorker(
