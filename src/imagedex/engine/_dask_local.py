@@ -1,4 +1,4 @@
-"""The engine of one machine: worker processes beside the controller, reached through Dask."""
+"""The engine: worker processes of this machine and of others, reached through Dask."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ HostCheck = Callable[[], tuple[ChunkFunction[Any, None], Any]]
 
 
 class DaskLocalEngine:
-    """Runs chunks in processes of this machine, two at a time in each.
+    """Runs chunks in processes of this machine and of others, two at a time in each.
 
     Workers run at lower priority than the controller (nice +10, batch scheduling), are replaced
-    when they die, and never outlive the controller, not even its ``kill -9``. A chunk without a
+    when they die, and never outlive the controller, not even its ``kill -9``; those of a machine
+    that is cut off end within seconds. A chunk without a
     seat whose worker dies is run once more, alone on a worker; when that one dies too, the chunk's
     future ends with WorkerLost and the other chunks go on.
 

@@ -70,6 +70,7 @@ class DaskSession:
         self._local = None if make_local is None else make_local(self._host_failed)
         self._kept: dict[str, SshHost] = {}  # Hosts on other machines, by name,
         self._wanted: dict[str, HostSpec] = {}  # as they were asked for.
+        self._past_starts: dict[str, int] = {}  # Agents of hosts that were taken away, by name.
         self._ticket: EngineTicket | None = None
         self._host_of: dict[str, Host] = {}  # By worker id; of those that are connected.
         self._checks: set[asyncio.Task[None]] = set()
@@ -224,6 +225,7 @@ class DaskSession:
         self._close_hosts(others)
         for host in others:
             del self._kept[host.name]
+            self._past_starts[host.name] = host.starts
         self._wanted = wanted
         for name, spec in wanted.items():
             if name not in self._kept:
@@ -243,6 +245,7 @@ class DaskSession:
             connect=connect,
             contact_address=cluster.contact_address,
             worker_ports=cluster.worker_ports,
+            past_starts=self._past_starts.get(spec.name, 0),
             on_failing=self._host_failed,
             on_lost=self._host_lost,
             times=self._plan.times,
@@ -361,8 +364,9 @@ class DaskSession:
         self._answers.submit(_resolve, call.future, answer)
 
     def _bound_logs(self) -> None:
-        for host in self._hosts:
-            host.bound_logs()
+        # Those on other machines are the business of their agents.
+        if self._local is not None:
+            self._local.bound_logs()
         asyncio.get_running_loop().call_later(_LOG_CHECK_SECONDS, self._bound_logs)
 
 

@@ -59,10 +59,6 @@ class Host(Protocol):
         """Return what is known of workers that are missing, in words for an operator."""
         ...
 
-    def bound_logs(self) -> None:
-        """Keep the logs of the workers within their size."""
-        ...
-
     def close(self, *, grace_seconds: float) -> None:
         """End all workers; those that still run after the grace are killed."""
         ...

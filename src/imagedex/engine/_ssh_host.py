@@ -61,6 +61,8 @@ class SshHost:
         By which the host reaches this machine; None: the one that it sees anyway.
     worker_ports
         That its workers listen on.
+    past_starts
+        How many agents the session had there before, so that no worker's name comes twice.
     on_failing
         Is called whenever the host turns out not to be of use.
     on_lost
@@ -75,6 +77,7 @@ class SshHost:
         connect: Connect,
         contact_address: str | None,
         worker_ports: str,
+        past_starts: int,
         on_failing: Callable[[], None],
         on_lost: Callable[[SshHost], None],
         times: HostTimes = HostTimes(),  # noqa: B008 - It is immutable.
@@ -91,7 +94,7 @@ class SshHost:
         self._keeping: asyncio.Task[None] | None = None
         self._process: RemoteProcess | None = None
         self._unfit: asyncio.Future[str] | None = None  # Ends when the host turns out unfit.
-        self._starts = 0
+        self.starts = past_starts
         self._release: Release | None = None
         self._last_exit: Exit | None = None
         self._has_failed = False
@@ -118,13 +121,13 @@ class SshHost:
 
     def expects(self, worker_id: str) -> bool:
         """Say whether the agent that runs now starts workers of this id."""
-        first = self._starts == 1 and any(
+        first = self.starts == 1 and any(
             worker_id == f"{self.name}-{slot}" for slot in range(1, self.slots + 1)
         )
         return self._process is not None and (
             first
             or any(
-                worker_id.startswith(f"{self.name}-{slot}.{self._starts}.")
+                worker_id.startswith(f"{self.name}-{slot}.{self.starts}.")
                 for slot in range(1, self.slots + 1)
             )
         )
@@ -151,9 +154,6 @@ class SshHost:
         if self._last_exit is None:
             return f"host {self.name} is {self.state.value}."
         return _how_it_ended(self.name, self._last_exit, self._log_directory)
-
-    def bound_logs(self) -> None:
-        """Do nothing: the agent does so."""
 
     def close(self, *, grace_seconds: float) -> None:
         """End the agent and with it all workers, or leave them to it when the host is cut off."""
@@ -230,7 +230,7 @@ class SshHost:
                 await self._expect("hello", messages, reading, _HELLO_SECONDS)
             )
             await self._require_same_release(hello.release)
-            self._starts += 1
+            self.starts += 1
             self._last_exit = None
             begin = self._begin_of(connection, ticket)
             process.write(line_of("begin", begin.to_fields()))
@@ -376,7 +376,7 @@ class SshHost:
         return Begin(
             host=self.name,
             installation=ticket.authority.installation,
-            start=self._starts,
+            start=self.starts,
             scheduler_address=f"tls://{place}:{ticket.port}",
             credentials=ticket.authority.leaf(self.name, days=LEAF_DAYS),
             workers=self.spec.workers,

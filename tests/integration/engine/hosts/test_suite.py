@@ -129,6 +129,7 @@ def test_hosts_come_and_go_while_chunks_run(
     ssh_engine: DaskLocalEngine, two_hosts: tuple[NetHost, NetHost], tmp_path: Path
 ) -> None:
     first, second = map(spec_of, two_hosts)
+    before = {worker.worker_id for worker in ssh_engine.workers()}
     ssh_engine.apply([second])
     assert {worker.host for worker in ssh_engine.workers()} <= {"h2"}
     wait_until(lambda: not two_hosts[0].running(AGENT), "the agent of h1 to end")
@@ -137,4 +138,6 @@ def test_hosts_come_and_go_while_chunks_run(
     assert facts["host"] == "h2"
     ssh_engine.apply([first, second])
     wait_until(lambda: len(ssh_engine.workers()) == 2, "a worker on each host")
+    new = {worker.worker_id for worker in ssh_engine.workers() if worker.host == "h1"}
+    assert not new & before  # No id is used twice.
     assert ssh_engine.submit(echo, 1).result(DEADLINE_SECONDS) == 1
