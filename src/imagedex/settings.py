@@ -20,6 +20,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic_settings import (
     BaseSettings,
@@ -30,6 +31,7 @@ from pydantic_settings import (
 )
 
 from imagedex.core.errors import SettingsError
+from imagedex.credentials import with_secrets
 from imagedex.embedding.runtimes import Precision, Runtime
 
 
@@ -384,7 +386,8 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
-        hide_input_in_errors=True,  # It may be a secret.
+        # A traceback would show what is given, secrets included.
+        hide_input_in_errors=True,
     )
 
     home: Path = Field(
@@ -412,8 +415,14 @@ class Settings(BaseSettings):
         "or `postgresql://user:password@host/name`, which needs "
         "`pip install 'imagedex[postgresql]'` and an index prefix outside of the home.",
     )
+    database_url_file: Path | None = Field(
+        None, description="A file that holds it, so that no environment shows it."
+    )
     admin_key: SecretStr | None = Field(
         None, description="A key with all scopes, at least 16 characters long."
+    )
+    admin_key_file: Path | None = Field(
+        None, description="A file that holds it, so that no environment shows it."
     )
     time_zone: str = Field(
         "UTC",
@@ -424,6 +433,12 @@ class Settings(BaseSettings):
         pattern="^(debug|info|warning|error)$",
         description="Log level of `serve`: `debug`, `info`, `warning` or `error`.",
     )
+    log_format: str = Field(
+        "auto",
+        pattern="^(auto|json|text)$",
+        description="Log lines of `serve`: `json`, `text` for people, or `auto`: text on a "
+        "terminal and JSON elsewhere.",
+    )
     server: ServerSettings = ServerSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
     indexing: IndexingSettings = IndexingSettings()
@@ -432,6 +447,11 @@ class Settings(BaseSettings):
     search: SearchSettings = SearchSettings()
     snapshots: SnapshotSettings = SnapshotSettings()
     backup: BackupSettings = BackupSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_secrets(cls, data: dict[str, Any]) -> dict[str, Any]:
+        return with_secrets(data)
 
     @field_validator("image_roots", "index_roots", mode="before")
     @classmethod
@@ -535,7 +555,7 @@ def load_settings(config: Path | None = None, **overrides: Any) -> Settings:
         return FromFile(**overrides)
     except ValidationError as error:
         lines = [
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+            ": ".join(filter(None, (".".join(map(str, problem["loc"])), problem["msg"])))
             for problem in error.errors()
         ]
         raise SettingsError("The settings cannot be used: " + "; ".join(lines)) from error

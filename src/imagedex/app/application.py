@@ -110,6 +110,10 @@ class Application:
         """Whether this process runs the jobs of its database; another may, where it does not."""
         return "leader" if self._controller.role is Role.LEADER else "standby"
 
+    def stalled_threads(self, patience_seconds: float) -> list[str]:
+        """Return the threads that have not moved for so long and should have; never blocks."""
+        return self._controller.stalled_threads(patience_seconds)
+
     def finish_upkeep(self) -> None:
         """Wait for the rebuilds that this process has begun or is about to; not for one that fails.
 

@@ -39,6 +39,10 @@ class OneDuty(Protocol):
         """Return the workers that are connected."""
         ...
 
+    def stalled_threads(self, patience_seconds: float) -> list[str]:
+        """Return the threads that run jobs and no longer do."""
+        ...
+
     def close(self, *, is_lost: bool = False) -> bool:
         """Stop, and say whether all has; when the right to it is lost, as fast as can be."""
         ...
@@ -81,6 +85,11 @@ class Controller:
         """Return the workers of this process."""
         duty = self._duty
         return () if duty is None else duty.workers()
+
+    def stalled_threads(self, patience_seconds: float) -> list[str]:
+        """Return the threads that run jobs in this process and no longer do; never blocks."""
+        duty = self._duty
+        return [] if duty is None else duty.stalled_threads(patience_seconds)
 
     def start(self, *, may_stand_by: bool) -> bool:
         """Take the ownership, or begin to wait for it; return whether this process is to lead.

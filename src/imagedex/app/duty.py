@@ -64,6 +64,10 @@ class Duty:
         """Return the workers that are connected, and what they are doing."""
         return self._engine.workers()
 
+    def stalled_threads(self, patience_seconds: float) -> list[str]:
+        """Return the threads that run jobs and no longer do; never blocks."""
+        return self._running.stalled_threads(patience_seconds)
+
     def close(self, *, is_lost: bool = False) -> bool:
         """Stop running jobs (they resume after their last chunk) and end the workers.
 

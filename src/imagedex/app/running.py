@@ -49,6 +49,10 @@ class Running:
         """Begin to run jobs."""
         self._runner.start()
 
+    def stalled_threads(self, patience_seconds: float) -> list[str]:
+        """Return the threads that run jobs and no longer do (see JobRunner)."""
+        return self._runner.stalled_threads(patience_seconds)
+
     def expire_own(self) -> None:
         """Let the jobs of a former life of this process go on at once."""
         self._base.jobs.expire_own(self._owner_prefix)

@@ -10,6 +10,7 @@ class ExitCode(IntEnum):
 
     OK = 0
     FAILED = 1
+    WRONG_SETTINGS = 78  # EX_CONFIG of sysexits.h: trying again is of no use.
     INTERRUPTED = 130  # 128 + SIGINT, as shells report it.
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from collections.abc import Mapping
+from typing import TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor
@@ -17,12 +20,18 @@ _SHARED: tuple[Processor, ...] = (
 )
 
 
+# Of syslog(3), which journald takes from the beginning of a line (sd-daemon(3)).
+_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+_DEBUG_PRIORITY = 7
+
+
 def configure_logging(level: str, *, pretty: bool, tracebacks: bool = True) -> None:
     """Send the log lines of this process, those of libraries included, to stderr.
 
     Each line is one JSON object, or coloured text for a person when ``pretty``. Without
-    ``tracebacks`` an exception is told by its text alone. Calling it again takes over libraries
-    that were imported since and brought handlers of their own.
+    ``tracebacks`` an exception is told by its text alone. Where stderr is systemd's journal, JSON
+    lines begin with their priority, which the journal takes off again. Calling it again takes over
+    libraries that were imported since and brought handlers of their own.
     """
     number = logging.getLevelNamesMapping()[level.upper()]
     tail: list[Processor] = [
@@ -41,8 +50,10 @@ def configure_logging(level: str, *, pretty: bool, tracebacks: bool = True) -> N
     else:
         tail += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     handler = logging.StreamHandler(sys.stderr)
+    is_for_journal = not pretty and is_journal(sys.stderr)
+    formatter = _JournalFormatter if is_for_journal else structlog.stdlib.ProcessorFormatter
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
+        formatter(
             foreign_pre_chain=[*_SHARED, structlog.stdlib.ExtraAdder()],
             processors=tail,
         )
@@ -62,6 +73,25 @@ def configure_logging(level: str, *, pretty: bool, tracebacks: bool = True) -> N
         # writing with the old settings.
         cache_logger_on_first_use=False,
     )
+
+
+def is_journal(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
+    """Say whether a stream leads to systemd's journal: ``JOURNAL_STREAM`` of systemd.exec(5).
+
+    The variable is inherited also by processes whose output goes elsewhere, so it tells the file.
+    """
+    try:
+        status = os.fstat(stream.fileno())
+    except OSError:  # Also a stream that is no file.
+        return False
+    return environment.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+class _JournalFormatter(structlog.stdlib.ProcessorFormatter):
+    def format(self, record: logging.LogRecord) -> str:
+        """Put the priority before the line, so that ``journalctl -p warning`` finds it."""
+        priorities = (priority for level, priority in _PRIORITIES if record.levelno >= level)
+        return f"<{next(priorities, _DEBUG_PRIORITY)}>{super().format(record)}"
 
 
 def _drop_colour_message(_logger: object, _method: str, event: EventDict) -> EventDict:

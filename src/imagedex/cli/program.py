@@ -31,7 +31,7 @@ from imagedex.cli.commands.stats import stats
 from imagedex.cli.failures import CommandFailed, ExitCode
 from imagedex.cli.invocation import Invocation
 from imagedex.cli.output import write_note
-from imagedex.core.errors import ImagedexError
+from imagedex.core.errors import ImagedexError, SettingsError
 
 program = typer.Typer(
     name="imagedex",
@@ -106,9 +106,10 @@ def main() -> None:
 
 
 def run_command_line(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit code: 0 done, 1 failed, 2 usage, 128 + signal.
+    """Run one command and return its exit code.
 
-    Errors are told on stderr, in a line or two. Only the end of the process is left to do.
+    0 done, 1 failed, 2 usage, 78 settings that cannot be used, 128 + signal. Errors are told on
+    stderr, in a line or two. Only the end of the process is left to do.
     """
     try:
         program(list(arguments), prog_name="imagedex")
@@ -130,7 +131,7 @@ def _report(error: Exception, *, debug: bool) -> int:
         write_note(f"Error: unexpected {type(error).__name__}: {error}")
         if not debug:
             write_note("Run it as `imagedex --debug …` to see where; please report it.")
-    return ExitCode.FAILED
+    return ExitCode.WRONG_SETTINGS if isinstance(error, SettingsError) else ExitCode.FAILED
 
 
 def _is_client_error(error: Exception) -> bool:

@@ -7,6 +7,7 @@ import math
 import resource
 import signal
 import socket
+import time
 
 import structlog
 import uvicorn
@@ -16,7 +17,9 @@ from imagedex.app import Application, build_application
 from imagedex.cli.http_protocol import BoundedHttpProtocol
 from imagedex.cli.listener import cannot_listen
 from imagedex.cli.output import write_note
+from imagedex.cli.service_manager import ServiceManager, Watchdog
 from imagedex.cli.signals import endings_put_off
+from imagedex.core.errors import ModelError, SettingsError
 from imagedex.core.long_lived import spare_long_lived_objects
 from imagedex.settings import ServerSettings, Settings
 from imagedex.web import add_pages
@@ -30,10 +33,11 @@ _MAX_OPEN_FILES = 65_536
 def run_server(settings: Settings, listener: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT, then end open requests, jobs and workers in good order.
 
-    ``listener`` is a bound socket. Raises CommandFailed when it cannot listen, and HomeInUse.
+    ``listener`` is a bound socket. Raises CommandFailed when it cannot listen, HomeInUse, and
+    SettingsError, also for a model that cannot be used.
     """
     raise_open_files_limit()
-    application = build_application(settings, run_jobs=True, is_server=True)
+    application = _build(settings)
     try:
         application.start()
         _announce_first_key(application)
@@ -48,6 +52,13 @@ def run_server(settings: Settings, listener: socket.socket) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         application.close()
         _log.info("stopped")
+
+
+def _build(settings: Settings) -> Application:
+    try:
+        return build_application(settings, run_jobs=True, is_server=True)
+    except ModelError as error:
+        raise SettingsError(f"The model of the settings cannot be used: {error}") from error
 
 
 def raise_open_files_limit() -> None:
@@ -94,7 +105,51 @@ def _serve(application: Application, listener: socket.socket, server: ServerSett
     _log.info("listening", url=f"http://{url_host}:{port}")
     with endings_put_off():
         spare_long_lived_objects()
-    uvicorn.Server(config).run(sockets=[listener])
+    service_manager = ServiceManager.of()
+    uvicorn_server = _Server(config, service_manager, f"http://{url_host}:{port}")
+    watchdog = Watchdog(
+        service_manager,
+        lambda patience: [
+            *uvicorn_server.stalled(patience),
+            *application.stalled_threads(patience),
+        ],
+    )
+    watchdog.start()
+    try:
+        uvicorn_server.run(sockets=[listener])
+    finally:
+        watchdog.close()
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, which tells the service manager when it answers and when it ends."""
+
+    def __init__(self, config: uvicorn.Config, service_manager: ServiceManager, url: str) -> None:
+        super().__init__(config)
+        self._service_manager = service_manager
+        self._url = url
+        self._ticked_at = time.monotonic()
+
+    def stalled(self, patience_seconds: float) -> list[str]:
+        """Return ``api-loop`` when the event loop has not moved for so long."""
+        is_late = time.monotonic() - self._ticked_at > patience_seconds
+        return ["api-loop"] if is_late else []
+
+    async def on_tick(self, counter: int) -> bool:
+        """Be called on the event loop about ten times a second."""
+        self._ticked_at = time.monotonic()
+        return await super().on_tick(counter)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer, and say so."""
+        await super().startup(sockets)
+        if self.started:
+            self._service_manager.ready(f"Listening on {self._url}")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say so, and end: from here on neither the loop nor the jobs have to move."""
+        self._service_manager.stopping()
+        await super().shutdown(sockets)
 
 
 def _announce_first_key(application: Application) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -82,12 +83,38 @@ class JobRunner:
             for number in range(threads)
         ]
         self._renewer = threading.Thread(target=self._renew, name="job-renewer", daemon=True)
+        # When each thread moved last; infinite while it runs a job, which may take hours.
+        self._moved_at: dict[str, float] = {}
 
     def start(self) -> None:
         """Begin to run jobs. A runner is started once, and not again after it was closed."""
         self._unsubscribe = self._store.subscribe(self.wake)
         for thread in (self._renewer, *self._workers):
             thread.start()
+            self._moved_at.setdefault(thread.name, self._monotonic())
+
+    def stalled_threads(self, patience_seconds: float) -> list[str]:
+        """Return the threads that died, or wait for longer than they should; never blocks.
+
+        A thread that runs a job counts as moving, for as long as the job takes: nobody can tell
+        from outside how long that may be. One that looks for a job, or renews leases, is late
+        ``patience_seconds`` after it should have moved.
+        """
+        if self._closing.is_set():
+            return []
+        pauses = [(thread, self._poll_seconds) for thread in self._workers]
+        pauses.append((self._renewer, self._renewal_seconds))
+        return [
+            thread.name
+            for thread, pause_seconds in pauses
+            if self._is_stalled(thread, pause_seconds + patience_seconds)
+        ]
+
+    def _is_stalled(self, thread: threading.Thread, patience_seconds: float) -> bool:
+        moved_at = self._moved_at.get(thread.name)
+        if moved_at is None:  # It has not begun.
+            return False
+        return not thread.is_alive() or self._monotonic() - moved_at > patience_seconds
 
     def wake(self) -> None:
         """Look for work now."""
@@ -125,7 +152,9 @@ class JobRunner:
         return not left
 
     def _work(self, lanes: tuple[Lane, ...]) -> None:
+        name = threading.current_thread().name
         while not self._closing.is_set():
+            self._moved_at[name] = self._monotonic()
             seen = self._wake_ups
             try:
                 lease = self._store.lease_next(self._owner, lanes)
@@ -136,6 +165,7 @@ class JobRunner:
             if lease is None:
                 self._wait_for_work(seen)
             else:
+                self._moved_at[name] = math.inf
                 self._run(lease)
 
     def _wait_for_work(self, seen: int) -> None:
@@ -221,9 +251,14 @@ class JobRunner:
                 reason="The same request came again while the job was active.",
             )
 
+    @property
+    def _renewal_seconds(self) -> float:
+        return self._store.lease_seconds / 3
+
     def _renew(self) -> None:
         """Keep the leases of all runs; a run whose lease is not renewed knows it by itself."""
-        while not self._renewing_ends.wait(self._store.lease_seconds / 3):
+        while not self._renewing_ends.wait(self._renewal_seconds):
+            self._moved_at[self._renewer.name] = self._monotonic()
             with self._runs_lock:
                 runs = list(self._runs)
             for run in runs:

@@ -67,6 +67,9 @@ class _Duty:
     def workers(self) -> Sequence[WorkerInfo]:
         return [WorkerInfo("worker", "here", WorkerStatus.IDLE, slot="here/1")]
 
+    def stalled_threads(self, patience_seconds: float) -> list[str]:
+        return [f"stalled for {patience_seconds}"]
+
     def close(self, *, is_lost: bool = False) -> bool:
         self.may_end.wait()
         self.closed.append(is_lost)
@@ -110,6 +113,7 @@ def test_what_nobody_takes_away_is_held_from_start_to_close() -> None:
     assert process.begin()
     assert process.leads()
     assert [worker.worker_id for worker in process.controller.workers()] == ["worker"]
+    assert process.controller.stalled_threads(3.0) == ["stalled for 3.0"]
     process.controller.close()
     assert not process.leads()
     assert process.controller.workers() == ()

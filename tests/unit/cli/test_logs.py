@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
 
-from imagedex.cli.logs import configure_logging
+from imagedex.cli.logs import configure_logging, is_journal
+from imagedex.cli.program import run_command_line
 
 
 @pytest.fixture(autouse=True)
@@ -93,3 +98,51 @@ def test_handlers_that_libraries_brought_are_taken_over(
 
     (line,) = capsys.readouterr().err.splitlines()
     assert json.loads(line)["event"] == "once"
+
+
+def test_lines_for_the_journal_begin_with_their_priority(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "journal").open("w") as journal:
+        status = os.fstat(journal.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+        monkeypatch.setattr(sys, "stderr", journal)
+        configure_logging("debug", pretty=False)
+        log = structlog.get_logger("imagedex.test")
+        log.debug("looked")
+        log.info("published")
+        logging.getLogger("some.library").warning("look out")
+        log.error("failed")
+        log.critical("lost")
+
+    lines = (tmp_path / "journal").read_text().splitlines()
+    assert [line[:3] for line in lines] == ["<7>", "<6>", "<4>", "<3>", "<2>"]
+    assert json.loads(lines[1][3:])["event"] == "published"
+
+
+def test_a_stream_is_the_journal_only_when_it_is_that_very_file(tmp_path: Path) -> None:
+    with (tmp_path / "a").open("w") as stream, (tmp_path / "b").open("w") as other:
+        status = os.fstat(other.fileno())
+        variable = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        assert is_journal(other, variable)
+        assert not is_journal(stream, variable)
+        assert not is_journal(io.StringIO(), variable)
+        assert not is_journal(stream, {})
+
+
+@pytest.mark.parametrize(
+    ("log_format", "pretty"), [("auto", False), ("json", False), ("text", True)]
+)
+def test_the_server_logs_in_the_format_of_the_settings(
+    log_format: str, pretty: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[bool] = []
+    monkeypatch.setattr("faulthandler.enable", lambda: None)
+    monkeypatch.setattr("signal.signal", lambda number, handler: None)
+    monkeypatch.setattr(
+        "imagedex.cli.logs.configure_logging", lambda level, *, pretty: chosen.append(pretty)
+    )
+    monkeypatch.setenv("IMAGEDEX_LOG_FORMAT", log_format)
+    # Not an address of this machine, so that nothing is started.
+    assert run_command_line(["serve", "--host", "203.0.113.1"]) == 1
+    assert chosen == [pretty]

@@ -76,7 +76,7 @@ def test_a_missing_settings_file_is_named(
 ) -> None:
     missing = tmp_path / "imagedex.toml"
 
-    assert run_command_line(["--config", str(missing), "stats"]) == 1
+    assert run_command_line(["--config", str(missing), "stats"]) == 78
     assert str(missing) in capsys.readouterr().err
 
 
@@ -86,7 +86,7 @@ def test_a_wrong_setting_is_named(
     monkeypatch.setenv("IMAGEDEX_HOME", str(tmp_path))
     monkeypatch.setenv("IMAGEDEX_SERVER__PORT", "many")
 
-    assert run_command_line(["stats"]) == 1
+    assert run_command_line(["stats"]) == 78
     assert "server.port" in capsys.readouterr().err
 
 

@@ -556,3 +556,73 @@ def test_a_watcher_sees_a_cancellation_and_bears_what_a_database_can_do(
     assert run.is_cancelled()
     store.finish(lease, JobStatus.CANCELLED, None)
     assert not run.is_cancelled()  # It is not ours any more.
+
+
+def test_threads_that_wait_or_run_a_long_job_are_not_stalled(
+    store: SqlJobStore, index_id: int
+) -> None:
+    clock, may_end = ManualClock(), threading.Event()
+    runner = JobRunner(
+        store,
+        {JobKind.FULL: waiting_for(may_end)},
+        owner="test",
+        threads=1,
+        poll_seconds=0.02,
+        monotonic=clock,
+    )
+    assert runner.stalled_threads(0.0) == []  # Nothing has begun.
+    runner.start()
+    try:
+        assert runner.stalled_threads(30.0) == []
+        job = store.submit(make_new_job(index_id))
+        wait_until(store, job, JobStatus.RUNNING)
+        # The renewer has moved at the beginning and will in a third of the lease's 10 s.
+        clock.advance(30.0)
+        assert runner.stalled_threads(30.0) == []
+        clock.advance(5.0)
+        assert runner.stalled_threads(30.0) == ["job-renewer"]
+    finally:
+        may_end.set()
+        runner.close()
+    assert runner.stalled_threads(0.0) == []
+
+
+def test_a_thread_whose_look_for_a_job_never_ends_is_stalled(
+    database: Database, clock: ManualClock, index_id: int
+) -> None:
+    may_go_on, looked = threading.Event(), threading.Event()
+
+    class HangingStore(SqlJobStore):
+        def lease_next(self, owner: str, lanes: Collection[Lane] = tuple(Lane)) -> Lease | None:
+            looked.set()
+            assert may_go_on.wait(2 * _DEADLINE_SECONDS)
+            return None
+
+    store = HangingStore(database, lease_seconds=10, now=clock)
+    runner = JobRunner(store, {}, owner="test", threads=1, poll_seconds=0.02, monotonic=clock)
+    runner.start()
+    try:
+        assert looked.wait(_DEADLINE_SECONDS)
+        assert runner.stalled_threads(1.0) == []
+        clock.advance(2.0)
+        assert runner.stalled_threads(1.0) == ["job-runner-0"]
+        may_go_on.set()
+        wait_for(lambda: runner.stalled_threads(1.0) == [])
+    finally:
+        may_go_on.set()
+        runner.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_died_is_stalled(database: Database, clock: ManualClock) -> None:
+    class DeadlyStore(SqlJobStore):
+        def lease_next(self, owner: str, lanes: Collection[Lane] = tuple(Lane)) -> Lease | None:
+            raise SystemExit
+
+    store = DeadlyStore(database, lease_seconds=10, now=clock)
+    runner = JobRunner(store, {}, owner="test", threads=1)
+    runner.start()
+    try:
+        wait_for(lambda: runner.stalled_threads(60.0) == ["job-runner-0"])
+    finally:
+        runner.close()
