@@ -2,18 +2,27 @@
 # Get the Debian packages that some tests need, when that is possible without asking anybody:
 # as root, with apt-get. Elsewhere those tests are skipped and say so.
 set -eu
+PATH=$PATH:/usr/sbin:/sbin
 
 # Servers and tools of the system are not on everybody's path.
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 export PATH
 
 missing=
-command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
+need() {
+    command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
+}
+need chromium chromium
 # Debian keeps the server's programs out of the way, one directory for each version.
-ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null 2>&1 ||
-    missing="$missing postgresql"
-command -v sshd >/dev/null 2>&1 || missing="$missing openssh-server"
-command -v ip >/dev/null 2>&1 || missing="$missing iproute2"
+ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || need initdb postgresql
+# The tests of hosts and of deployments.
+need sshd openssh-server
+need ip iproute2
+need nft nftables
+need nginx nginx-light
+need caddy caddy
+need systemd-analyze systemd
+/usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
@@ -24,7 +33,13 @@ fi
 
 echo "Installing for the tests:$missing"
 export DEBIAN_FRONTEND=noninteractive
-# Each test run starts servers of its own; the package's need not run beside them.
+# They are for the tests alone: no service of theirs is to be started on this machine.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 0755 "$policy"
+fi
 if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
     mkdir -p /etc/postgresql-common
     echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf

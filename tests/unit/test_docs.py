@@ -142,7 +142,9 @@ def test_every_setting_is_documented() -> None:
 
 def test_every_setting_that_a_page_or_a_message_names_exists() -> None:
     known = {*setting_names(Settings), "IMAGEDEX_URL", "IMAGEDEX_API_KEY", "IMAGEDEX_NO_SKIPS"}
-    for page in [*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "src").rglob("*.py")]:
+    pages = [*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "src").rglob("*.py")]
+    pages += [path for path in (ROOT / "deploy").rglob("*") if path.suffix != ".pyc"]
+    for page in filter(Path.is_file, pages):
         named = set(re.findall(r"\bIMAGEDEX_[A-Z_]*[A-Z]\b", page.read_text("utf-8")))
         unknown = {
             name for name in named - known if not any(k.startswith(f"{name}__") for k in known)

@@ -1,0 +1,1 @@
+"""What a deployment does on the host, as root, with nothing but the standard library."""

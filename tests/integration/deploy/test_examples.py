@@ -1,0 +1,184 @@
+"""The units, rules and examples of ``deploy/``, each held against the program that reads it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import yaml  # type: ignore[import-untyped] # Dask brings it, its types nobody.
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from imagedex.cli.failures import ExitCode
+from imagedex.settings import load_settings
+
+ROOT = Path(__file__).resolve().parents[3]
+DEPLOY = ROOT / "deploy"
+
+
+def tool(name: str, package: str) -> str:
+    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    if found is None:
+        pytest.skip(f"{name} is not installed; on Debian: apt-get install {package}")
+    return found
+
+
+def run(*command: str | Path) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def units(tmp_path: Path) -> Path:
+    """A root directory with the units and the programs that they start."""
+    for program in ("opt/imagedex/current/bin/imagedex", "usr/sbin/nft"):
+        (tmp_path / program).parent.mkdir(parents=True)
+        (tmp_path / program).touch(mode=0o755)
+    (tmp_path / "etc/systemd/system").mkdir(parents=True)
+    for unit in (DEPLOY / "systemd").iterdir():
+        shutil.copy(unit, tmp_path / "etc/systemd/system")
+    (tmp_path / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\nimagedex:x:999:999::/:/bin/sh\n")
+    (tmp_path / "etc/group").write_text("root:x:0:\nimagedex:x:999:\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("unit", ["imagedex.service", "imagedex-firewall.service"])
+def test_systemd_understands_each_line_of_a_unit(units: Path, unit: str) -> None:
+    told = run(
+        tool("systemd-analyze", "systemd"), "verify", "--man=no", "--recursive-errors=no",
+        f"--root={units}", units / "etc/systemd/system" / unit,
+    )  # fmt: skip
+    assert unit not in told
+
+
+def test_the_unit_leaves_the_server_little_of_the_machine(units: Path) -> None:
+    told = run(
+        tool("systemd-analyze", "systemd"), "security", "--no-pager", "--offline=yes",
+        f"--root={units}", "imagedex.service",
+    )  # fmt: skip
+    exposure = re.search(r"exposure level for imagedex\.service: ([\d.]+)", told)
+    assert exposure, told
+    assert float(exposure[1]) < 2.0
+
+
+def test_the_unit_has_the_exit_codes_and_the_times_of_the_server() -> None:
+    lines = (DEPLOY / "systemd" / "imagedex.service").read_text().splitlines()
+    unit = dict(line.split("=", 1) for line in lines if "=" in line and line[0] != "#")
+    assert unit["RestartPreventExitStatus"].split() == ["2", str(int(ExitCode.WRONG_SETTINGS))]
+    # Requests, jobs, and workers with Dask's connections: see application.close().
+    assert int(unit["TimeoutStopSec"]) >= load_settings().server.shutdown_seconds + 10 + 3 + 2 * 12
+    assert unit["KillMode"] == "mixed"  # Or the workers would get the signal before their jobs.
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for nobody, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "photos.example")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    folder = tmp_path_factory.mktemp("certificate")
+    (folder / "fullchain.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return folder / "fullchain.pem", folder / "key.pem"
+
+
+def test_nginx_takes_the_example(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
+    nginx = tool("nginx", "nginx-light")
+    example = (DEPLOY / "nginx" / "imagedex.conf").read_text()
+    for path in certificate:
+        example = example.replace(f"/etc/ssl/imagedex/{path.name}", str(path))
+    (tmp_path / "imagedex.conf").write_text(example)
+    (tmp_path / "nginx.conf").write_text(
+        f"pid {tmp_path}/pid; error_log stderr; events {{}}\n"
+        f"http {{ access_log off; include {tmp_path}/imagedex.conf; }}\n"
+    )
+    told = run(nginx, "-t", "-c", tmp_path / "nginx.conf")
+    assert "warn" not in told
+
+
+def test_caddy_takes_the_example() -> None:
+    caddy = tool("caddy", "caddy")
+    example = DEPLOY / "caddy" / "Caddyfile"
+    assert "Valid configuration" in run(
+        caddy, "validate", "--adapter", "caddyfile", "--config", example
+    )
+    # In its own format there is nothing left to do.
+    assert run(caddy, "fmt", example) == example.read_text()
+
+
+def test_the_proxies_bounds_are_those_of_the_server() -> None:
+    megabytes = load_settings().server.max_body_bytes // 1024**2
+    nginx = (DEPLOY / "nginx" / "imagedex.conf").read_text()
+    caddy = (DEPLOY / "caddy" / "Caddyfile").read_text()
+    assert f"client_max_body_size {megabytes}m;" in nginx
+    assert f"max_size {megabytes}MiB" in caddy
+
+
+def test_the_compose_file_and_the_image_name_what_exists() -> None:
+    compose = yaml.safe_load((DEPLOY / "docker" / "compose.yaml").read_text())
+    dockerfile = (DEPLOY / "docker" / "Dockerfile").read_text()
+    server = compose["services"]["imagedex"]
+
+    assert (DEPLOY / "docker" / server["build"]["context"]).resolve() == ROOT
+    assert (ROOT / server["build"]["dockerfile"]).is_file()
+    assert server["environment"]["IMAGEDEX_ADMIN_KEY_FILE"] == "/run/secrets/admin_key"
+    assert set(server["secrets"]) <= set(compose["secrets"])
+    named = [volume.partition(":")[0] for volume in server["volumes"]]
+    assert [name for name in named if name.isalpha()] == ["home"]
+    assert server["read_only"]
+    assert server["cap_drop"] == ["ALL"]
+    proxy = compose["services"]["caddy"]
+    assert "{$UPSTREAM:" in (DEPLOY / "caddy" / "Caddyfile").read_text()
+    assert proxy["environment"]["UPSTREAM"] == "imagedex:8080"
+    for volume in proxy["volumes"]:
+        source = volume.partition(":")[0]
+        assert source in compose["volumes"] or (DEPLOY / "docker" / source).is_file()
+
+    ignored = (DEPLOY / "docker" / "Dockerfile.dockerignore").read_text().splitlines()
+    for sources in re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.MULTILINE):
+        for source in sources.split():
+            assert (ROOT / source).exists()
+            assert f"!{source}" in ignored
+    assert re.search(r"^USER 10001", dockerfile, re.MULTILINE)
+
+
+def test_the_exact_versions_of_the_lock_become_constraints(tmp_path: Path) -> None:
+    """Both deployments read them from the lock by the same words."""
+    (command,) = set(
+        re.findall(
+            r"sed -n '([^']+)'",
+            (DEPLOY / "deploy.sh").read_text() + (DEPLOY / "docker" / "Dockerfile").read_text(),
+        )
+    )
+    constraints = run("sed", "-n", command, ROOT / "requirements.lock").splitlines()
+    pinned = [
+        line
+        for line in (ROOT / "requirements.lock").read_text().splitlines()
+        if "==" in line and line[0] not in "# "
+    ]
+    assert len(constraints) == len(pinned)
+    assert "alembic==" in constraints[0]
+    assert not [line for line in constraints if "[" in line.partition("==")[0] or "\\" in line]
