@@ -10,23 +10,54 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 
 from support.commands import Commands
+from support.server import ADMIN_KEY, wait_for_job
 from support.waiting import wait_until
 
 DEADLINE_SECONDS = 60.0
 TESTS = Path(__file__).resolve().parents[1]
 
+# As ProtectSystem=strict of the unit and read_only of the compose file leave the files.
+_READ_ONLY = """
+set -eu
+folder=$1
+shift
+for name in home temporary; do
+    mkdir -p "$folder/$name"
+    mount --bind "$folder/$name" "$folder/$name"
+done
+cut -d ' ' -f 2 /proc/self/mounts | while read -r place; do
+    case $place in
+    /proc* | /sys* | /dev* | "$folder"/*) ;;
+    *) mount -o remount,bind,ro "$place" 2>/dev/null || : ;;
+    esac
+done
+if touch "$folder/written" 2>/dev/null; then
+    echo "The root can be written."
+    exit 9
+fi
+exec setpriv --no-new-privs --bounding-set=-all --inh-caps=-all "$@"
+"""
+
 
 class Service:
     """A server with a socket to tell, as systemd starts one with ``Type=notify``."""
 
-    def __init__(self, folder: Path, *, module: str = "imagedex.cli", **environment: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        module: str = "imagedex.cli",
+        wrapper: Sequence[str] = (),
+        **environment: str,
+    ) -> None:
         self._notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notifications.bind(str(folder / "notify"))
         self.told: list[str] = []
@@ -34,7 +65,7 @@ class Service:
         inherited = {name: value for name, value in os.environ.items() if "IMAGEDEX" not in name}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", module, "serve", "--port", "0"],
+                [*wrapper, sys.executable, "-m", module, "serve", "--port", "0"],
                 env={
                     **inherited,
                     "PYTHONPATH": str(TESTS),
@@ -170,3 +201,34 @@ def test_settings_that_cannot_be_used_end_it_with_a_code_of_their_own(
     commands = Commands.local(tmp_path / "home", **{variable: value})
     done = commands.run("serve", "--port", "0", code=78)
     assert "Error: " in done.stderr
+
+
+def test_a_server_needs_to_write_nothing_but_its_home_and_temporary_files(
+    tmp_path: Path, services: list[Service]
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("Only root can mount a root that cannot be written.")
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "photos" / "red.png")
+    service = Service(
+        tmp_path,
+        wrapper=["unshare", "--mount", "sh", "-c", _READ_ONLY, "sh", str(tmp_path)],
+        IMAGEDEX_IMAGE_ROOTS=str(tmp_path / "photos"),
+        IMAGEDEX_ADMIN_KEY=ADMIN_KEY,
+        IMAGEDEX_INDEXING__SETTLE_SECONDS="0",
+        TMPDIR=str(tmp_path / "temporary"),
+    )
+    services.append(service)
+    wait_until(lambda: service.is_ready)
+    with httpx.Client(
+        base_url=service.url, headers={"X-API-Key": ADMIN_KEY}, timeout=60, trust_env=False
+    ) as client:
+        asked = client.post(
+            "/api/v1/index/trigger", json={"image_dir": str(tmp_path / "photos")}
+        ).raise_for_status()
+        assert wait_for_job(client, asked.json()["job_id"])["status"] == "completed"
+        found = client.post("/api/v1/query", json={"text": "red"}).raise_for_status().json()
+        assert [result["image_path"] for result in found["results"]] == [
+            str(tmp_path / "photos" / "red.png")
+        ]
+    assert service.end(signal.SIGTERM) == 0

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from support.deployment_host import DeploymentHost, why_not_here
+from support.deployment_host import NFT, DeploymentHost, why_not_here
 from support.fake_release import make_release
 from support.waiting import wait_until
 
@@ -125,7 +125,24 @@ def test_a_deployment_that_was_cut_off_is_brought_to_an_end_by_the_next(operator
     assert "The settings cannot be used." in told  # Its last words.
     assert "no version before it" in told
 
-    operator.deploy("install", "--wheel", operator.release("1.0"))
+    # What belongs to the host beside the version: the firewall, and what may be written.
+    told = operator.deploy(
+        "install", "--wheel", operator.release("1.0"), "--writable", "/srv/index",
+        "--internal", "10.0.0.0/8", "--internal", "fd00::/8", "--cluster", "10.0.0.11",
+    )  # fmt: skip
+    assert "The firewall is loaded." in told
+    drop_in = operator.host.run("cat", "/etc/systemd/system/imagedex.service.d/storage.conf")
+    assert drop_in.endswith('[Service]\nReadWritePaths="/srv/index"\n')
+    rules = operator.host.run(NFT, "list", "table", "inet", "imagedex")
+    for told_by in ("elements = { 443, 8080 }", "10.0.0.0/8", "fd00::/8", "10.0.0.11"):
+        assert told_by in rules
+    refused = operator.deploy(
+        "install", "--wheel", operator.release("1.0"), "--cluster", "gpu1", code=1
+    )
+    assert "'gpu1' is neither an address nor a network" in refused
+    assert operator.host.run(NFT, "list", "table", "inet", "imagedex") == rules
+    assert operator.facts()["version"] == "1.0"
+
     silent = operator.release("2.0", behaviour="silent")
     cut_off = subprocess.Popen(
         operator.command("install", "--wheel", silent), stdout=subprocess.DEVNULL
