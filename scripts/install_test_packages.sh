@@ -2,7 +2,6 @@
 # Get the Debian packages that some tests need, when that is possible without asking anybody:
 # as root, with apt-get. Elsewhere those tests are skipped and say so.
 set -eu
-PATH=$PATH:/usr/sbin:/sbin
 
 # Servers and tools of the system are not on everybody's path.
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
