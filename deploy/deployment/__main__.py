@@ -56,10 +56,10 @@ class Deployment:
         """Bring this host to the version that was sent; return the exit code."""
         self._prepare_host()
         is_service_new = self._configure()
-        version = self._versions.prepare(self._bundle / "package", self._bundle / "wheels")
-        unit = self._unit_of(version)
-        is_service_new |= write_file(unit, (self._bundle / "systemd" / UNIT).read_text("utf-8"))
-        is_service_new |= not self._service.has_unit(unit)
+        version = self._versions.prepare(
+            self._bundle / "package", self._bundle / "wheels", self._bundle / "systemd" / UNIT
+        )
+        is_service_new |= not self._service.has_unit(self._versions.unit(version))
         before = self._versions.current()
         is_running = before == version and self._service.state()[0] == "active"
         if (
@@ -180,15 +180,18 @@ class Deployment:
             return 0
         say(f"Version {version} does not become ready: {reason}")
         if before is None:
-            say("There is no version before it to go back to.")
+            say("There is no other version to go back to for that.")
             return _NOT_READY
         return self._go_back(version, before)
 
     def _go_back(self, version: str, before: str) -> int:
-        self._service.stop()
-        if self._database.has_changed_form_since(version):
-            self._database.restore_before(version)
-            say("The database is the one from before again.")
+        try:
+            self._service.stop()
+            if self._database.has_changed_form_since(version):
+                self._database.restore_before(version)
+                say("The database is the one from before again.")
+        except DeploymentFailed as error:
+            say(f"Version {before} gets the database as it is: {error}")
         reason = self._bring_up(before)
         if reason is not None:
             say(f"Version {before} is current again but not ready either: {reason}")
@@ -200,7 +203,7 @@ class Deployment:
         """Make a version current and start it; return why it is not ready, or None when it is."""
         try:
             self._versions.make_current(version)
-            self._service.install(self._unit_of(version))
+            self._service.install(self._versions.unit(version))
             self._service.start()
             return self._service.wait_until_ready(self._ready_seconds)
         except (DeploymentFailed, OSError) as error:
@@ -210,9 +213,6 @@ class Deployment:
         self._versions.confirm(version)
         self._versions.forget_others(version, kept=_KEPT_VERSIONS)
         self._database.forget_others(self._versions.all())
-
-    def _unit_of(self, version: str) -> Path:
-        return self._versions.directory(version) / UNIT
 
     def _is_database_ours(self) -> bool:
         settings = tomllib.loads(self._config.read_text("utf-8"))

@@ -39,4 +39,5 @@ fi
     echo "Python 3.11 or newer is needed: Debian 12, Ubuntu 24.04 or newer." >&2
     exit 1
 }
-exec "$python" -m deployment "$@"
+# Without bytecode, which whoever has sent this could not remove again when he is not root.
+exec "$python" -B -m deployment "$@"

@@ -102,6 +102,8 @@ def write_storage(directories: list[str]) -> bool:
     for directory in directories:
         if not directory.startswith("/") or any(letter in directory for letter in '"\\%'):
             raise DeploymentFailed(f"{directory!r} cannot be used as a directory to write.")
+        if not Path(directory).is_dir():  # systemd would not start the service.
+            raise DeploymentFailed(f"There is no directory {directory!r} to write.")
     drop_ins = UNITS / f"{UNIT}.d"
     drop_ins.mkdir(exist_ok=True)
     lines = [f'ReadWritePaths="{directory}"' for directory in directories]

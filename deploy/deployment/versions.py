@@ -29,6 +29,10 @@ class Versions:
         """Return where a version lies."""
         return self._base / "versions" / version
 
+    def unit(self, version: str) -> Path:
+        """Return the unit that starts a version."""
+        return self.directory(version) / "imagedex.service"
+
     def all(self) -> list[str]:
         """Return the versions that are whole, by name."""
         found = (self._base / "versions").glob(f"*/{_COMPLETE}")
@@ -68,15 +72,19 @@ class Versions:
         """Remember that the version has become ready."""
         (self.directory(version) / _CONFIRMED).touch()
 
-    def prepare(self, package: Path, wheels: Path) -> str:
+    def prepare(self, package: Path, wheels: Path, unit: Path) -> str:
         """Make the virtual environment of the wheel in ``package``, unless it is there.
+
+        The unit that starts it is kept beside it.
 
         Raises DeploymentFailed; what is there half is made anew the next time.
         """
         (wheel,) = package.glob("*.whl")
         constraints = package / "constraints.txt"
-        digest = hashlib.sha256(wheel.read_bytes() + constraints.read_bytes()).hexdigest()
-        version = f"{wheel.name.split('-')[1]}-{digest[:12]}"
+        digest = hashlib.sha256()
+        for part in (wheel, constraints, unit):
+            digest.update(hashlib.sha256(part.read_bytes()).digest())
+        version = f"{wheel.name.split('-')[1]}-{digest.hexdigest()[:12]}"
         directory = self.directory(version)
         if (directory / _COMPLETE).is_file():
             return version
@@ -92,6 +100,7 @@ class Versions:
         told = run(directory / "bin" / "imagedex", "--version")
         if not told.startswith("imagedex "):
             raise DeploymentFailed(f"{wheel.name} is not Imagedex: it says {told[:200]!r}.")
+        shutil.copyfile(unit, self.unit(version))
         (directory / _COMPLETE).touch()
         _sync_directory(directory)
         return version

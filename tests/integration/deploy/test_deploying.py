@@ -123,23 +123,26 @@ def test_a_deployment_that_was_cut_off_is_brought_to_an_end_by_the_next(operator
     refusing = operator.release("0.9", behaviour="refusing")
     told = operator.deploy("install", "--wheel", refusing, code=3)
     assert "The settings cannot be used." in told  # Its last words.
-    assert "no version before it" in told
+    assert "no other version to go back to" in told
 
     # What belongs to the host beside the version: the firewall, and what may be written.
+    operator.host.run("mkdir", "/var/lib/imagedex-indexes")
     told = operator.deploy(
-        "install", "--wheel", operator.release("1.0"), "--writable", "/srv/index",
+        "install", "--wheel", operator.release("1.0"), "--writable", "/var/lib/imagedex-indexes",
         "--internal", "10.0.0.0/8", "--internal", "fd00::/8", "--cluster", "10.0.0.11",
     )  # fmt: skip
     assert "The firewall is loaded." in told
     drop_in = operator.host.run("cat", "/etc/systemd/system/imagedex.service.d/storage.conf")
-    assert drop_in.endswith('[Service]\nReadWritePaths="/srv/index"\n')
+    assert drop_in.endswith('[Service]\nReadWritePaths="/var/lib/imagedex-indexes"\n')
     rules = operator.host.run(NFT, "list", "table", "inet", "imagedex")
     for told_by in ("elements = { 443, 8080 }", "10.0.0.0/8", "fd00::/8", "10.0.0.11"):
         assert told_by in rules
-    refused = operator.deploy(
-        "install", "--wheel", operator.release("1.0"), "--cluster", "gpu1", code=1
-    )
-    assert "'gpu1' is neither an address nor a network" in refused
+    for option, value, reason in (
+        ("--cluster", "gpu1", "'gpu1' is neither an address nor a network"),
+        ("--writable", "/var/lib/nowhere", "There is no directory '/var/lib/nowhere'"),
+    ):
+        again = "install", "--wheel", operator.release("1.0"), option, value
+        assert reason in operator.deploy(*again, code=1)
     assert operator.host.run(NFT, "list", "table", "inet", "imagedex") == rules
     assert operator.facts()["version"] == "1.0"
 

@@ -6,14 +6,11 @@ import os
 import re
 import shutil
 import subprocess
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import uvicorn
 import yaml  # type: ignore[import-untyped] # Dask brings it, its types nobody.
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from imagedex.cli.failures import ExitCode
 from imagedex.settings import load_settings
@@ -77,48 +74,6 @@ def test_the_unit_has_the_exit_codes_and_the_times_of_the_server() -> None:
     assert unit["KillMode"] == "mixed"  # Or the workers would get the signal before their jobs.
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate for nobody, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "photos.example")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    folder = tmp_path_factory.mktemp("certificate")
-    (folder / "fullchain.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return folder / "fullchain.pem", folder / "key.pem"
-
-
-def test_nginx_takes_the_example(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
-    nginx = tool("nginx", "nginx-light")
-    example = (DEPLOY / "nginx" / "imagedex.conf").read_text()
-    for path in certificate:
-        example = example.replace(f"/etc/ssl/imagedex/{path.name}", str(path))
-    (tmp_path / "imagedex.conf").write_text(example)
-    (tmp_path / "nginx.conf").write_text(
-        f"pid {tmp_path}/pid; error_log stderr; events {{}}\n"
-        f"http {{ access_log off; include {tmp_path}/imagedex.conf; }}\n"
-    )
-    told = run(nginx, "-t", "-c", tmp_path / "nginx.conf")
-    assert "warn" not in told
-
-
 def test_caddy_takes_the_example() -> None:
     caddy = tool("caddy", "caddy")
     example = DEPLOY / "caddy" / "Caddyfile"
@@ -135,6 +90,10 @@ def test_the_proxies_bounds_are_those_of_the_server() -> None:
     caddy = (DEPLOY / "caddy" / "Caddyfile").read_text()
     assert f"client_max_body_size {megabytes}m;" in nginx
     assert f"max_size {megabytes}MiB" in caddy
+    # The proxy must be the first to close an idle connection.
+    assert uvicorn.Config("").timeout_keep_alive == 5
+    assert "keepalive_timeout 4s;" in nginx
+    assert "keepalive 4s" in caddy
 
 
 def test_the_compose_file_and_the_image_name_what_exists() -> None:
