@@ -82,11 +82,14 @@ PROBLEM_OF_ERROR: Mapping[type[errors.ImagedexError], ProblemType] = {
     errors.OwnershipLost: _LEASE_LOST,
     errors.Superseded: ProblemType("superseded", 409, "The index has changed meanwhile"),
     errors.Unavailable: ProblemType("unavailable", 503, "It cannot be done now"),
+    errors.NoWorkers: ProblemType("no-workers", 503, "No worker is connected"),
     errors.ModelError: ProblemType("model-error", 503, "The embedding model cannot be used"),
     errors.ModelNotInstalled: ProblemType(
         "model-not-installed", 503, "The embedding model is not installed", is_public=True
     ),
     errors.EngineError: ProblemType("engine-error", 503, "The workers cannot be reached"),
+    errors.WorkerLost: ProblemType("worker-lost", 503, "The worker died"),
+    errors.ChunkStopped: ProblemType("chunk-stopped", 503, "The work was stopped"),
     errors.StorageError: ProblemType("storage-error", 503, "The storage cannot be read or written"),
     errors.CorruptIndex: ProblemType("corrupt-index", 503, "The index's files are damaged"),
 }

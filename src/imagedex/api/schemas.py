@@ -97,7 +97,13 @@ class JobStatusAnswer(_Answer):
                 "percent_complete": 25.0,
             },
             "workers": [
-                {"worker_id": "local-0", "host": "a", "status": "busy", "images_processed": 100}
+                {
+                    "worker_id": "local-0",
+                    "host": "a",
+                    "status": "busy",
+                    "images_processed": 100,
+                    "images_per_second": 38.5,
+                }
             ],
             "created_at": MOMENT,
             "started_at": MOMENT,
