@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import sys
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 
@@ -11,12 +14,24 @@ import pytest
 
 from support.committing import StartProcess
 
+_IMPORTED = ["support.committing", "support.repairing", "support.snapshots"]
+_EXIT_WITH_WHAT_LACKS = f"import sys; sys.exit(len(set({_IMPORTED}) - set(sys.modules)))"
+
 
 @pytest.fixture(scope="session")
 def process_context() -> ForkServerContext:
     """Return a server of fresh processes that has imported what they need."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["support.committing", "support.repairing", "support.snapshots"])
+    context.set_forkserver_preload(_IMPORTED)
+    with pytest.MonkeyPatch.context() as patch:
+        # It looks for modules on the path of any Python, not on ours, and says nothing of those
+        # that it does not find: then each process imports them anew, for a second.
+        patch.setenv("PYTHONPATH", os.pathsep.join(entry for entry in sys.path if entry))
+        forkserver.ensure_running()
+    process = context.Process(target=exec, args=(_EXIT_WITH_WHAT_LACKS,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0, f"The server of fresh processes lacks some of {_IMPORTED}."
     return context
 
 
