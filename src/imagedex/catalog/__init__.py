@@ -1,6 +1,7 @@
 """What the database knows of each image of each index."""
 
-from imagedex.catalog._sql import SqlCatalog
+from typing import TYPE_CHECKING
+
 from imagedex.catalog.interfaces import (
     Catalog,
     CatalogCounts,
@@ -10,6 +11,9 @@ from imagedex.catalog.interfaces import (
     Outline,
     StoredContent,
 )
+
+if TYPE_CHECKING:
+    from imagedex.catalog._sql import SqlCatalog
 
 __all__ = [
     "Catalog",
@@ -21,3 +25,12 @@ __all__ = [
     "SqlCatalog",
     "StoredContent",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import the adapter when it is asked for: workers know no database."""
+    if name != "SqlCatalog":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from imagedex.catalog._sql import SqlCatalog
+
+    return SqlCatalog

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from imagedex.core.images import FileStamp, ImageFacts, ImageFailure, RowLocation
-from imagedex.database import Transaction
+
+if TYPE_CHECKING:
+    from imagedex.database import Transaction
 
 
 class ImageState(StrEnum):

@@ -23,7 +23,8 @@ FINAL_STATUSES = frozenset({"completed", "failed", "cancelled"})
 
 
 class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # Not built before it is used: a command uses two or three of them.
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 class TriggerReceipt(_Answer):

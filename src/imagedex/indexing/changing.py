@@ -12,14 +12,13 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from imagedex.catalog import Catalog
 from imagedex.core.errors import Conflict, InvalidRequest, StorageError
 from imagedex.core.images import RowLocation
-from imagedex.database import Database
 from imagedex.embedding import EmbeddingModel
 from imagedex.embedding.runtimes import Precision
 from imagedex.engine import Engine
@@ -41,6 +40,9 @@ from imagedex.jobs import (
     Priority,
 )
 from imagedex.segments import IndexFiles, Manifest, PartRows, PreparedReplacement, Replacement
+
+if TYPE_CHECKING:
+    from imagedex.database import Database
 
 _EMBEDDED_WHILE_OTHERS_WAIT = 32  # Images.
 

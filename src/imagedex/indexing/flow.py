@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
 from imagedex.catalog import Catalog
 from imagedex.core.errors import EngineError, NoWorkers
 from imagedex.core.images import FailureReason
-from imagedex.database import Database
 from imagedex.embedding import EmbeddingModel
 from imagedex.engine import Engine
 from imagedex.indexing.absences import RemovalRules, require_consent, sort_out
@@ -46,6 +46,9 @@ from imagedex.jobs import (
     ScanFindings,
 )
 from imagedex.segments import IndexFiles
+
+if TYPE_CHECKING:
+    from imagedex.database import Database
 
 _log = structlog.get_logger(__name__)
 

@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
 from imagedex.catalog import Catalog
 from imagedex.core.errors import StorageError
 from imagedex.core.images import ImageFacts, RowLocation
-from imagedex.database import Database, Transaction
 from imagedex.embedding import VectorSpace
 from imagedex.indexing.absences import surely_gone
 from imagedex.indexing.reconciling import Reconciler
@@ -35,6 +35,9 @@ from imagedex.jobs import (
     Lease,
 )
 from imagedex.segments import Commit, IndexFiles, Manifest, Merge
+
+if TYPE_CHECKING:
+    from imagedex.database import Database, Transaction
 
 _MOVES_AT_ONCE = 2_000  # Some hundredths of a second, in which other writers wait.
 _MOVES_PAUSE_SECONDS = 0.002

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
 from imagedex.catalog import Catalog
 from imagedex.core.errors import StorageError
-from imagedex.database import Database
 from imagedex.indexing.sealing import Seals
 from imagedex.indexing.turns import IndexTurns
 from imagedex.jobs import JobStore
 from imagedex.segments import IndexFiles, Manifest
+
+if TYPE_CHECKING:
+    from imagedex.database import Database
 
 _BATCH = 5_000
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import structlog
 
 from imagedex.core.images import FailureReason, ImageFailure
-from imagedex.database import Database
 from imagedex.engine import Engine
 from imagedex.indexing.chunk import ChunkTask, WorkerSetup
 from imagedex.indexing.dispatch import embed_all
@@ -25,6 +25,9 @@ from imagedex.jobs import (
     PlannedChunk,
 )
 from imagedex.segments import IndexFiles
+
+if TYPE_CHECKING:
+    from imagedex.database import Database
 
 _ATTEMPTS = 3  # At an image that could not be read, by as many runs of a job.
 

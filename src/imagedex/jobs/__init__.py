@@ -1,6 +1,7 @@
 """The durable queue of jobs."""
 
-from imagedex.jobs._sql import SqlJobStore
+from typing import TYPE_CHECKING
+
 from imagedex.jobs.cron import CronTimes
 from imagedex.jobs.interfaces import IdempotencyKey, JobStore, NewJob, Page
 from imagedex.jobs.records import (
@@ -22,6 +23,9 @@ from imagedex.jobs.records import (
 from imagedex.jobs.run import JobCancelled, JobPaused, JobRun, JobYielded
 from imagedex.jobs.runner import Handler, JobRunner
 from imagedex.jobs.schedules import Schedule, Scheduler
+
+if TYPE_CHECKING:
+    from imagedex.jobs._sql import SqlJobStore
 
 __all__ = [
     "Chunk",
@@ -53,3 +57,12 @@ __all__ = [
     "SqlJobStore",
     "WorkerShare",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import the adapter when it is asked for: workers know no database."""
+    if name != "SqlJobStore":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from imagedex.jobs._sql import SqlJobStore
+
+    return SqlJobStore

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from imagedex.core.images import FailureReason, ImageFailure
-from imagedex.database import Transaction
 from imagedex.jobs.records import (
     Chunk,
     ChunkDone,
@@ -23,6 +22,9 @@ from imagedex.jobs.records import (
     ScanFindings,
     WorkerShare,
 )
+
+if TYPE_CHECKING:
+    from imagedex.database import Transaction
 
 ItemT = TypeVar("ItemT")
 
