@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from support.fresh_processes import process_context, ready_programs
 from support.server import ServerProcess
+
+__all__ = ["process_context", "ready_programs"]
 
 ServerFactory = Callable[..., ServerProcess]
 
@@ -23,6 +26,11 @@ CHROMIUM_FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs(ready_programs: None) -> None:
+    """Let commands and servers begin with everything imported, but for the fresh ones."""
 
 
 @pytest.fixture

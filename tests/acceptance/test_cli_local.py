@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -12,13 +11,14 @@ import pytest
 
 from support.commands import Commands
 from support.pictures import draw_pictures
+from support.program import RunningProgram
 from support.server import ServerProcess
 from support.tiny_models import write_tiny_clip
 
 DEADLINE_SECONDS = 60.0
 
 
-def _wait_for_line(command: subprocess.Popen[str], start: str) -> None:
+def _wait_for_line(command: RunningProgram, start: str) -> None:
     assert command.stderr is not None
     for line in command.stderr:
         if line.startswith(start):
@@ -31,9 +31,9 @@ def test_a_directory_is_indexed_searched_and_looked_after_without_a_server(tmp_p
     draw_pictures(photos, 5)
     commands = Commands.local(tmp_path / "home")
 
-    assert "Nothing is indexed yet" in commands.run("search", "a circle").stderr
-    assert "5 images up to date" in commands.run("index", photos).stdout
-    assert len(commands.json("search", "a circle", "-k", "3")["results"]) == 3
+    assert "Nothing is indexed yet" in commands.fresh().run("search", "a circle").stderr
+    assert "5 images up to date" in commands.fresh().run("index", photos).stdout
+    assert len(commands.fresh().json("search", "a circle", "-k", "3")["results"]) == 3
     assert commands.json("stats")["num_images"] == 5
     generation = commands.json("stats")["generation"]
     assert "5 images up to date" in commands.run("rebuild").stdout

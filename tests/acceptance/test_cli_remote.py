@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from support.commands import COMMAND, Commands
+from support.commands import Commands
 from support.pictures import draw_pictures
+from support.program import COMMAND
 from support.server import ServerProcess, wait_for_job
 
 HOSTILE = "\x1b]0;owned\x07[red]x\u202e.png"

@@ -20,8 +20,12 @@ DEADLINE_SECONDS = 60.0
 class Serving:
     """A server whose stderr is read line by line up to its address."""
 
-    def __init__(self, home: Path, *arguments: str, **settings: str) -> None:
+    def __init__(
+        self, home: Path, *arguments: str, is_fresh: bool = False, **settings: str
+    ) -> None:
         commands = Commands.local(home, **settings)
+        if is_fresh:
+            commands = commands.fresh()
         self.process = commands.start("serve", "--port", "0", *arguments)
         self.lines: list[str] = []
         assert self.process.stderr is not None
@@ -51,7 +55,7 @@ class Serving:
 def test_the_first_start_prints_an_admin_key_once_and_signals_end_it_well(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    first = Serving(tmp_path / "home")
+    first = Serving(tmp_path / "home", is_fresh=True)
     (secret,) = re.findall(r"imgdx_\S+", "\n".join(first.lines))
     answer = httpx.get(f"{first.url}/api/v1/keys", headers={"X-API-Key": secret}, trust_env=False)
     assert answer.status_code == 200
@@ -64,7 +68,9 @@ def test_the_first_start_prints_an_admin_key_once_and_signals_end_it_well(
 
 
 def test_log_lines_are_json_when_nobody_watches(tmp_path: Path) -> None:
-    serving = Serving(tmp_path / "home", IMAGEDEX_ADMIN_KEY="an-admin-key-of-the-settings")
+    serving = Serving(
+        tmp_path / "home", is_fresh=True, IMAGEDEX_ADMIN_KEY="an-admin-key-of-the-settings"
+    )
     httpx.get(f"{serving.url}/health", trust_env=False)
     assert serving.stop(signal.SIGTERM) == 0
 

@@ -25,8 +25,9 @@ import psutil
 from numpy.typing import NDArray
 
 from imagedex.segments import DirectoryIndexFiles
-from support.commands import COMMAND, Commands
+from support.commands import Commands
 from support.old_indexes import draw_photos, unit_vectors, write_pair
+from support.program import COMMAND
 
 QUERIES, TOP = 100, 10
 MODELS = {768: "clip-ViT-L-14", 512: "clip-ViT-B-32"}

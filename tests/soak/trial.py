@@ -30,7 +30,6 @@ _SETTINGS = {
 }
 _LONGEST_WAIT_SECONDS = 2.5
 _MOST_WAITING_JOBS = 3
-_COMMAND_SECONDS = 2.0  # About what a command takes, most of it for its start.
 
 
 @dataclass
@@ -79,6 +78,7 @@ class Trial:
         self._claims: dict[str, dict[str, str | None]] = {}
         self._snapshots: dict[str, dict[str, str | None]] = {}
         self._snapshot_number = 0
+        self._command_seconds = 0.0  # What the last one took that was let be done.
         self._newest = 0
 
     def run(
@@ -267,8 +267,10 @@ class Trial:
         broken = sum(content == BROKEN for content in present.values())
         if served.num_failed != broken:
             self._fault(f"num_failed is {served.num_failed}, though {broken} files are broken")
+        began = time.monotonic()
         diagnosis = self._commands.start("doctor", "--json")
         told, errors = diagnosis.communicate(timeout=60)
+        self._command_seconds = time.monotonic() - began
         if diagnosis.returncode != 0:
             self._fault(f"the doctor found: {told}{errors}")
         self._state = served.contents
@@ -319,7 +321,7 @@ class Trial:
         process = self._commands.start(*arguments)
         if self._chance.random() < 0.5:
             try:
-                process.wait(self._chance.uniform(0.0, _COMMAND_SECONDS))
+                process.wait(self._chance.uniform(0.0, self._command_seconds))
             except subprocess.TimeoutExpired:
                 process.kill()
                 self.report.command_kills += 1

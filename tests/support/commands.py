@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -15,9 +14,9 @@ from typing import Any
 import pytest
 
 from imagedex.cli.program import run_command_line
+from support.program import RunningProgram, start_program
 from support.server import ADMIN_KEY, ServerProcess
 
-COMMAND = (sys.executable, "-m", "imagedex.cli")
 COMMAND_SECONDS = 150.0
 
 Completed = subprocess.CompletedProcess[str]
@@ -29,8 +28,15 @@ class Commands:
     Each is a process of its own, or, with ``in_process``, a call that costs no start of one.
     """
 
-    def __init__(self, environment: Mapping[str, str], *, in_process: bool = False) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        *,
+        in_process: bool = False,
+        is_fresh: bool = False,
+    ) -> None:
         self._in_process = in_process
+        self._is_fresh = is_fresh
         self.environment = {
             **{name: value for name, value in os.environ.items() if "IMAGEDEX" not in name},
             **environment,
@@ -40,6 +46,10 @@ class Commands:
     def local(cls, home: Path, **settings: str) -> Commands:
         """Commands that work on a home directly."""
         return cls({"IMAGEDEX_HOME": str(home), **settings})
+
+    def fresh(self) -> Commands:
+        """Return the same, but each of a fresh interpreter in any case."""
+        return Commands(self.environment, is_fresh=True)
 
     @classmethod
     def remote(
@@ -65,14 +75,12 @@ class Commands:
         return done
 
     def _execute(self, arguments: list[str]) -> Completed:
-        return subprocess.run(
-            [*COMMAND, *arguments],
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_SECONDS,
-        )
+        process = self.start(*arguments)
+        try:
+            out, err = process.communicate(timeout=COMMAND_SECONDS)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
     def _call(self, arguments: list[str]) -> Completed:
         with (
@@ -97,14 +105,7 @@ class Commands:
         assert len(errors) == 1, done.stderr
         return errors[0]
 
-    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
+    def start(self, *arguments: str | Path) -> RunningProgram:
         """Start a command in a session of its own and return at once."""
-        return subprocess.Popen(
-            [*COMMAND, *map(str, arguments)],
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        words = [str(argument) for argument in arguments]
+        return start_program(words, self.environment, is_fresh=self._is_fresh)

@@ -11,7 +11,6 @@ from PIL import Image
 from imagedex.catalog import SqlCatalog
 from imagedex.core.errors import ModelError
 from imagedex.core.fingerprints import ModelIdentity
-from imagedex.database import Database
 from imagedex.embedding import EmbeddingModel
 from imagedex.embedding.runtimes import Precision
 from imagedex.engine import Engine
@@ -46,6 +45,7 @@ from imagedex.segments import DirectoryIndexFiles, IndexFiles, SnapshotDirectory
 from imagedex.testing.colour_model import ColourModel
 from imagedex.testing.engine import ThreadEngine
 from imagedex.upkeep import SnapshotJobs, Snapshots
+from support.empty_database import database_in
 from support.structures import files_with_faiss
 
 
@@ -78,8 +78,7 @@ class Controller:
         self.photos.mkdir(exist_ok=True)
         self.prefix = folder / "index"
         self.database_file = folder / "imagedex.db"
-        self.database = Database(f"sqlite:///{self.database_file}")
-        self.database.upgrade()
+        self.database = database_in(self.database_file)
         self.model = model or ColourModel()
         self.catalog = SqlCatalog(self.database)
         self.jobs = SqlJobStore(self.database)

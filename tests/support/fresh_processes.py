@@ -12,9 +12,11 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 
 import pytest
 
+from support import program
 from support.committing import StartProcess
+from support.decoders import ReadyDecoders
 
-_IMPORTED = ["support.committing", "support.repairing", "support.snapshots"]
+_IMPORTED = ["support.committing", "support.repairing", "support.snapshots", *program.IMPORTED]
 _EXIT_WITH_WHAT_LACKS = f"import sys; sys.exit(len(set({_IMPORTED}) - set(sys.modules)))"
 
 
@@ -33,6 +35,23 @@ def process_context() -> ForkServerContext:
     process.join()
     assert process.exitcode == 0, f"The server of fresh processes lacks some of {_IMPORTED}."
     return context
+
+
+@pytest.fixture(scope="module")
+def ready_programs(process_context: ForkServerContext) -> Iterator[None]:
+    """Let the program begin with everything imported, in all tests of a module."""
+    with program.ready_programs(process_context):
+        yield
+
+
+@pytest.fixture
+def ready_decoders(
+    process_context: ForkServerContext, monkeypatch: pytest.MonkeyPatch
+) -> ReadyDecoders:
+    """Let decoders begin with everything imported, too."""
+    decoders = ReadyDecoders(process_context)
+    monkeypatch.setattr("imagedex.ingest._decoder_child.subprocess", decoders)
+    return decoders
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,8 @@ from types import TracebackType
 from typing import Self
 
 import httpx
+
+from support.program import RunningProgram, start_program
 
 ADMIN_KEY = "test-admin-key-0123456789"
 
@@ -46,7 +47,7 @@ class ServerProcess:
             "IMAGEDEX_SERVER__PORT": str(self.port),
             **(environment or {}),
         }
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: RunningProgram | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -74,14 +75,7 @@ class ServerProcess:
     def launch(self) -> None:
         """Start the process, without waiting for it."""
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "imagedex.cli", "serve"],
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            self._process = start_program(["serve"], self._environment, output=log)
 
     def wait_until_ready(self) -> float:
         """Wait for ``/health/ready``; return the seconds that passed in this call."""

@@ -18,6 +18,7 @@ from imagedex.jobs import SqlJobStore
 from imagedex.testing.application import InMemoryApplication
 from imagedex.testing.job_store import make_new_job
 from support.api import ApiClient, plain_log
+from support.empty_database import database_in
 
 
 @pytest.fixture(autouse=True)
@@ -34,8 +35,7 @@ def portal() -> Iterator[BlockingPortal]:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'imagedex.db'}")
-    database.upgrade()
+    database = database_in(tmp_path / "imagedex.db")
     yield database
     database.close()
 

@@ -11,6 +11,8 @@ from support.commands import Commands
 from support.old_indexes import draw_photos, unit_vectors, write_pair, write_parquet
 from support.tiny_models import write_tiny_clip
 
+pytestmark = pytest.mark.usefixtures("ready_programs")
+
 DIM = 32
 TEXTS = ["a dog in a park", "two cats", "a red car", "the sea at night"]
 

@@ -6,6 +6,12 @@ from pathlib import Path
 import pytest
 
 from support.controller import Controller
+from support.decoders import ReadyDecoders
+
+
+@pytest.fixture(autouse=True)
+def _decoders(ready_decoders: ReadyDecoders) -> None:
+    """Let them start at once."""
 
 
 @pytest.fixture

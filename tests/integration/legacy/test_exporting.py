@@ -20,6 +20,8 @@ from imagedex.segments import Commit, DirectoryIndexFiles, Part
 from support.commands import Commands
 from support.old_indexes import draw_photos, unit_vectors, write_pair
 
+pytestmark = pytest.mark.usefixtures("ready_programs")
+
 DIM = 8
 STAMP_NS = 1_700_000_000_123_456_789
 

@@ -18,8 +18,9 @@ import pytest
 from imagedex.models import ModelStore
 from imagedex.models.pull import install_directory
 from imagedex.models.verification import file_faults
-from support.commands import COMMAND, Commands
+from support.commands import Commands
 from support.model_hub import ModelHubServer, read_files
+from support.program import COMMAND
 from support.tiny_models import write_tiny_clip
 from support.watching import RecordingWatcher
 

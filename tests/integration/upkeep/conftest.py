@@ -8,8 +8,14 @@ from pathlib import Path
 import pytest
 
 from support.controller import Controller
+from support.decoders import ReadyDecoders
 
 COLOURS = ("red", "green", "blue", "yellow", "white", "black")
+
+
+@pytest.fixture(autouse=True)
+def _decoders(ready_decoders: ReadyDecoders) -> None:
+    """Let them start at once."""
 
 
 @pytest.fixture

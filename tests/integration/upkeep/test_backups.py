@@ -17,6 +17,7 @@ from imagedex.core.errors import StorageError
 from imagedex.database import Database, DatabaseState, state_of
 from imagedex.jobs import JobKind, JobRunner, JobStatus, NewJob, Priority, SqlJobStore
 from imagedex.upkeep import DatabaseBackups
+from support.empty_database import database_in
 from support.waiting import wait_until
 
 
@@ -30,8 +31,7 @@ class _Clock:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'imagedex.db'}")
-    database.upgrade()
+    database = database_in(tmp_path / "imagedex.db")
     SqlCatalog(database).ensure_index(Path("/index"))
     yield database
     database.close()

@@ -12,14 +12,14 @@ from imagedex.database import Database
 from imagedex.indexing.planning import Plan, plan_notified, plan_scan, settle_down
 from imagedex.ingest import ImageRoots, ScannedFile, stamp_of
 from imagedex.jobs import ChunkAction
+from support.empty_database import database_in
 
 STAMP = FileStamp(size=100, mtime_ns=1)
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'imagedex.db'}")
-    database.upgrade()
+    database = database_in(tmp_path / "imagedex.db")
     yield database
     database.close()
 

@@ -70,7 +70,7 @@ def test_of_a_large_file_no_more_than_a_piece_is_in_memory(
 ) -> None:
     path = tmp_path / "images"
     dim = 64
-    rows = 4096 * 40
+    rows = 4096 * 16
     names = (f"/{number:06d}" for number in range(rows))
     vectors = unit_vectors(rows, dim)
     part = make_part(dict(zip(names, vectors, strict=True)), dim=dim)
