@@ -17,6 +17,7 @@ import typer
 from pydantic import BaseModel
 
 from imagedex.api import create_api, problems
+from imagedex.api.requests import NotifyRequest, QueryRequest, TriggerRequest
 from imagedex.cli.program import program
 from imagedex.core import errors
 from imagedex.core.images import FailureReason
@@ -102,6 +103,18 @@ def test_every_kind_of_problem_is_documented(api_page: str) -> None:
         row = re.search(rf"^\| `{kind.slug}` \| (\d+)", api_page, re.MULTILINE)
         assert row, kind.slug
         assert int(row[1]) == kind.status, kind.slug
+
+
+def test_how_much_structure_a_body_may_have_is_documented(api_page: str) -> None:
+    bounds = [
+        f"{kind.max_entries:,}{between}{kind.max_fields}"
+        for kind, between in (
+            (TriggerRequest, " entries (items of lists and fields), of which "),
+            (QueryRequest, " and "),
+            (NotifyRequest, " and "),
+        )
+    ]
+    assert [bound for bound in bounds if bound not in " ".join(api_page.split())] == []
 
 
 def test_every_error_is_documented(api_page: str) -> None:

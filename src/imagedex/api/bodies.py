@@ -9,13 +9,16 @@ from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.types import Receive, Scope
 
+from imagedex.api.body_shape import BodyShape
 from imagedex.api.limits import body_too_large
 from imagedex.api.problems import INVALID_REQUEST, NOT_JSON, ProblemError
 
 # Holds the longest text and index prefix with every character escaped (``\ud83d\ude00``).
 MAX_SMALL_BODY_BYTES = 256 * 1024
-# A field that is not known costs an error with its own text; no request has ten fields.
-MAX_MEMBERS = 32
+# Holds a hundred globs beside all fields.
+MAX_SMALL_BODY_ENTRIES = 500
+# A field that is not known costs an error with its own text; but for queries no request has ten.
+MAX_FIELDS = 32
 
 
 class JsonRequest(Request):
@@ -31,8 +34,10 @@ class JsonRequest(Request):
         self._content = b""
         self._document: Any = None
 
-    async def load(self, *, max_bytes: int | None = None) -> None:
+    async def load(self, shape: BodyShape, *, max_bytes: int | None = None) -> None:
         """Read and parse the body, of at most ``max_bytes`` if that is given.
+
+        A body that is too large or too complex is refused as soon as that shows.
 
         Raises ProblemError (413, 415, 422, or what the limits of the server raise).
         """
@@ -42,25 +47,19 @@ class JsonRequest(Request):
                 NOT_JSON,
                 f"The body's Content-Type is {content_type[:100]!r}; send 'application/json'.",
             )
-        self._content = await self._read(max_bytes)
+        self._content = await self._read(shape, max_bytes)
         try:
             self._document = from_json(self._content, allow_inf_nan=False)
         except ValueError as error:
             raise ProblemError(INVALID_REQUEST, f"The body is not valid JSON: {error}.") from error
-        members = _most_members(self._document)
-        if members > MAX_MEMBERS:
-            raise ProblemError(
-                INVALID_REQUEST,
-                f"The body has {members} fields in one object and at most {MAX_MEMBERS} are read; "
-                "send only those that GET /docs lists for this call.",
-            )
 
-    async def _read(self, max_bytes: int | None) -> bytes:
+    async def _read(self, shape: BodyShape, max_bytes: int | None) -> bytes:
         content = bytearray()
         async for part in self.stream():
             content += part
             if max_bytes is not None and len(content) > max_bytes:
                 raise body_too_large(max_bytes, "send less in one request.")
+            shape.feed(part)
         return bytes(content)
 
     async def body(self) -> bytes:
@@ -70,20 +69,6 @@ class JsonRequest(Request):
     async def json(self) -> Any:
         """Return the parsed body."""
         return self._document
-
-
-def _most_members(document: Any) -> int:
-    """Return how many fields the object has that has the most, at whatever depth."""
-    most, left = 0, [document]
-    while left:
-        item = left.pop()
-        if isinstance(item, dict):
-            most = max(most, len(item))
-            left.extend(item.values())
-        elif isinstance(item, list):
-            # Long lists hold texts.
-            left.extend(one for one in item if isinstance(one, dict | list))
-    return most
 
 
 def _is_json(content_type: str) -> bool:

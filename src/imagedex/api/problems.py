@@ -47,6 +47,7 @@ class ProblemType:
 
 INVALID_REQUEST = ProblemType("invalid-request", 422, "The request makes no sense as it stands")
 BODY_TOO_LARGE = ProblemType("body-too-large", 413, "The request body is too large")
+BODY_TOO_COMPLEX = ProblemType("body-too-complex", 422, "The request body has too many entries")
 BODY_TIMEOUT = ProblemType("body-timeout", 408, "The request body did not arrive in time")
 NOT_JSON = ProblemType("not-json", 415, "The request body is not declared as JSON")
 UNSUPPORTED_BODY = ProblemType("unsupported-body", 415, "The request body is of another kind")

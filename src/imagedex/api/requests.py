@@ -7,9 +7,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, FailFast, Field, StrictBool, StrictInt, StrictStr
 
 from imagedex.access.records import Scope
-from imagedex.api.bodies import MAX_SMALL_BODY_BYTES
+from imagedex.api.bodies import MAX_FIELDS, MAX_SMALL_BODY_BYTES, MAX_SMALL_BODY_ENTRIES
 from imagedex.api.examples import IMAGE_PATH, examples_of
 from imagedex.api.fields import (
+    MAX_PATHS,
     AbsolutePath,
     IgnoreGlobs,
     ImagePaths,
@@ -17,6 +18,7 @@ from imagedex.api.fields import (
     QueryText,
 )
 from imagedex.api.queries import (
+    MAX_IMAGE_IDS,
     Cosine,
     CursorText,
     DuplicateScore,
@@ -24,7 +26,7 @@ from imagedex.api.queries import (
     ImageId,
     TermDocument,
 )
-from imagedex.search.query import DEFAULT_DUPLICATE_SCORE
+from imagedex.search.query import DEFAULT_DUPLICATE_SCORE, MAX_TERMS
 
 
 class _Request(BaseModel):
@@ -34,6 +36,9 @@ class _Request(BaseModel):
 
     # How large a body of this kind may be; None leaves it to the server's own limit.
     max_body_bytes: ClassVar[int | None] = MAX_SMALL_BODY_BYTES
+    # How many items of lists and fields it may have in all, and how many of these are fields.
+    max_entries: ClassVar[int] = MAX_SMALL_BODY_ENTRIES
+    max_fields: ClassVar[int] = MAX_FIELDS
 
 
 class TriggerRequest(_Request):
@@ -56,6 +61,7 @@ class NotifyRequest(_Request):
     model_config = examples_of({"image_paths": [IMAGE_PATH], "priority": "normal"})
 
     max_body_bytes = None  # Ten thousand paths are large.
+    max_entries = MAX_PATHS + 100
 
     image_paths: ImagePaths = Field(description="Files below an image root.")
     priority: PriorityName = "normal"
@@ -113,7 +119,9 @@ class QueryRequest(_Request):
     )
 
     # Holds ten thousand ids beside the longest text.
-    max_body_bytes: ClassVar[int | None] = 2 * MAX_SMALL_BODY_BYTES
+    max_body_bytes = 2 * MAX_SMALL_BODY_BYTES
+    max_fields = 3 * MAX_FIELDS  # Sixteen terms of three fields.
+    max_entries = MAX_IMAGE_IDS + 400
 
     text: QueryText | None = Field(
         None, description="What the images show. Exactly one of this, `image_id` and `terms`."
@@ -121,7 +129,7 @@ class QueryRequest(_Request):
     image_id: ImageId | None = Field(
         None, description="More like this image, which itself is left out."
     )
-    terms: Annotated[list[TermDocument], Field(min_length=1, max_length=16)] | None = Field(
+    terms: Annotated[list[TermDocument], Field(min_length=1, max_length=MAX_TERMS)] | None = Field(
         None, description="Several texts and images, each with a weight."
     )
     top_k: Annotated[StrictInt, Field(ge=1, le=1000)] = 10

@@ -10,12 +10,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from imagedex.access import KeyService, Principal, Scope
-from imagedex.api.bodies import MAX_MEMBERS, JsonRequest
+from imagedex.api.bodies import JsonRequest
+from imagedex.api.body_shape import BodyShape
 from imagedex.api.lanes import Lane
 from imagedex.api.problems import INVALID_REQUEST, PROBLEM_OF_ERROR, ProblemError
 from imagedex.core.errors import AuthenticationFailed, PermissionDenied
 
 API_KEY_HEADER = "X-API-Key"
+
+# As with the fields of a body, each parameter that is not known costs an error.
+MAX_PARAMETERS = 32
 
 SECURITY_SCHEMES: dict[str, Any] = {
     "apiKey": {
@@ -92,14 +96,14 @@ def gated_route(gate: Gate) -> type[APIRoute]:
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handle = super().get_route_handler()
             body: Any = self.body_field and self.body_field.field_info.annotation
-            max_body_bytes: int | None = body and body.max_body_bytes
 
             async def handle_behind_gate(request: Request) -> Response:
                 await gate.admit(request)
                 _require_few_parameters(request)
                 if body is not None:
                     request = JsonRequest(request.scope, request.receive)
-                    await request.load(max_bytes=max_body_bytes)
+                    shape = BodyShape(max_entries=body.max_entries, max_fields=body.max_fields)
+                    await request.load(shape, max_bytes=body.max_body_bytes)
                 return await handle(request)
 
             return handle_behind_gate
@@ -108,12 +112,11 @@ def gated_route(gate: Gate) -> type[APIRoute]:
 
 
 def _require_few_parameters(request: Request) -> None:
-    # As with the fields of a body, each parameter that is not known costs an error.
     count = request.scope.get("query_string", b"").count(b"&") + 1
-    if count > MAX_MEMBERS:
+    if count > MAX_PARAMETERS:
         raise ProblemError(
             INVALID_REQUEST,
-            f"The query has {count} parameters and at most {MAX_MEMBERS} are read; "
+            f"The query has {count} parameters and at most {MAX_PARAMETERS} are read; "
             "send only those that GET /docs lists for this call.",
         )
 

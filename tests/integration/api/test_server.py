@@ -113,6 +113,24 @@ def test_chunked_body_is_counted_as_it_comes(port: int, key: str) -> None:
     assert b"body-too-large" in received
 
 
+def test_body_of_too_many_entries_is_422_before_it_has_arrived(port: int, key: str) -> None:
+    begin = head(
+        "/api/v1/index/notify",
+        key,
+        "Content-Type: application/json",
+        f"Content-Length: {MAX_BODY_BYTES}",
+    )
+    with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_SECONDS) as connection:
+        connection.sendall(begin + b"[]," * 10_200)
+        received = connection.recv(65536)
+        assert received.startswith(b"HTTP/1.1 422")
+        assert b"body-too-complex" in received
+        # What still comes belongs to that request, and the next one is answered.
+        connection.sendall(b" " * (MAX_BODY_BYTES - 3 * 10_200))
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+
+
 def test_body_of_exactly_the_limit_is_read(port: int, key: str) -> None:
     document = json.dumps({"text": "a dog"}).encode()
     content = document + b" " * (MAX_BODY_BYTES - len(document))
