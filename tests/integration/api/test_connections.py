@@ -137,7 +137,7 @@ def test_body_is_not_counted_as_a_head(port: int, application: InMemoryApplicati
     key = application.key_with(Scope.INDEX)
     paths = [f"{application.settings.image_roots[0]}/{n}{'x' * 100}" for n in range(10_000)]
     with httpx.Client(
-        base_url=f"http://127.0.0.1:{port}", trust_env=False, headers={"X-API-Key": key}
+        base_url=f"http://127.0.0.1:{port}", trust_env=False, headers={"X-API-Key": key}, timeout=60
     ) as client:
         for _ in range(2):
             answer = client.post("/api/v1/index/notify", json={"image_paths": paths})
