@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+from fnmatch import fnmatchcase
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import assume, event, example, given, reject, settings
+from hypothesis import strategies as st
 
 from imagedex.core.errors import InvalidRequest
+from imagedex.ingest.ignoring import IgnoreRules
 from imagedex.segments._parquet import PathColumn
 
 _PATHS = [
@@ -54,10 +58,59 @@ def _matching(*globs: str) -> list[str]:
         ("\\", []),
         ("ü.*", [7]),
         ("", []),
+        ("2024[!b]a.jpg", []),
+        ("2024[+-0]a.jpg", []),
+        ("photos?2024[!b]a.jpg", []),
+        ("2024[!b]?/*", []),
+        ("2024[+-0b]*/c.jpg", [2]),
+        ("/photos[!b]2024", [5]),
+        ("/photos[+-0]2024", [5]),
     ],
 )
 def test_a_glob_matches(glob: str, numbers: list[int]) -> None:
     assert _matching(glob) == [_PATHS[number] for number in numbers]
+
+
+_ASCII = st.sampled_from([chr(code) for code in range(1, 128)])
+
+# What may stand for a character in a glob: most match it, some fall short of it.
+_PARTS = st.sampled_from(
+    ["{it}", "?", "*", "[!{one}]", "[{first}-{last}]", "[!{first}-{last}]", "[{one}{first}-{last}]"]
+)
+
+
+@st.composite
+def _paths_and_globs(draw: st.DrawFn) -> tuple[str, str]:
+    """Draw a path, and a glob without ``/`` that often matches its end if ``/`` is a letter."""
+    part = st.tuples(_ASCII | st.just("/"), _PARTS, _ASCII, _ASCII)
+    drawn = draw(st.lists(part, min_size=1, max_size=8))
+    globs = [
+        part.format(it=it, one=one, first=min(it, one), last=max(it, other))
+        for it, part, one, other in drawn[draw(st.integers(0, len(drawn) - 1)) :]
+    ]
+    path = "/" + "".join(it for it, _, _, _ in drawn)
+    return path, "".join("?" if "/" in glob else glob for glob in globs)
+
+
+@settings(max_examples=200, deadline=None)
+@given(_paths_and_globs())
+@example(("/a/b", "a[!c]b"))
+@example(("/a/b", "a[+-0]b"))
+@example(("/a/b", "a[!+-.]b"))
+@example(("/2024/-", "[--0]"))
+def test_a_glob_without_slash_says_of_names_what_it_says_to_scans(
+    path_and_glob: tuple[str, str],
+) -> None:
+    path, glob = path_and_glob
+    assume(glob not in {"", ".."})  # What no scan could be told.
+    name = path.rpartition("/")[2]
+    try:
+        is_marked = PathColumn(pa.array([path])).matching([glob], np.arange(1))[0]
+    except InvalidRequest:  # Parts that together are a range from a later character on.
+        reject()
+    event(f"marked: {is_marked}")
+    assert is_marked == fnmatchcase(name, glob)
+    assert is_marked == IgnoreRules((glob,)).passes_over(name, "")
 
 
 def test_one_of_several_globs_is_enough() -> None:
