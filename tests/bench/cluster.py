@@ -19,7 +19,7 @@ import psutil
 from PIL import Image
 
 from bench.figures import Bench
-from imagedex.engine import DaskLocalEngine, Seat, WorkerContext, WorkerStatus
+from imagedex.engine import DaskEngine, Seat, WorkerContext, WorkerStatus
 from imagedex.indexing import ChunkTask
 from imagedex.indexing.known_vectors import KnownVector
 from imagedex.jobs import ChunkAction, ChunkDone, Job, JobStatus, PlannedChunk
@@ -147,7 +147,7 @@ class _Given:
     is_done: bool = False
 
 
-class _WatchedEngine(DaskLocalEngine):
+class _WatchedEngine(DaskEngine):
     """An engine that notes which chunk is with which worker since when."""
 
     def __init__(self, **options: Any) -> None:
@@ -203,7 +203,7 @@ def _controller(
     folder.mkdir()
     options.setdefault(
         "engine",
-        DaskLocalEngine(workers=workers, threads_per_worker=1, log_dir=folder / "logs"),
+        DaskEngine(workers=workers, threads_per_worker=1, log_dir=folder / "logs"),
     )
     controller = Controller(folder, model=model, **{**_AS_SERVED, **options})
     try:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from imagedex.app.foundations import Foundations
-from imagedex.engine import ChunkFunction, ClusterPlan, DaskLocalEngine
+from imagedex.engine import ChunkFunction, ClusterPlan, DaskEngine
 from imagedex.engine.inventory import read_inventory
 from imagedex.indexing import check_host, needs_of
 from imagedex.settings import Settings
 
 
-def make_engine(base: Foundations) -> DaskLocalEngine:
+def make_engine(base: Foundations) -> DaskEngine:
     """Return the engine, not started.
 
     Raises SettingsError for an inventory that cannot be used, and when the extra for other hosts is
@@ -22,7 +22,7 @@ def make_engine(base: Foundations) -> DaskLocalEngine:
     local = settings.engine.local_workers
     workers = settings.indexing.workers if local is None else local
     if settings.engine.inventory is None:
-        return DaskLocalEngine(
+        return DaskEngine(
             workers=max(1, workers),
             threads_per_worker=settings.indexing.threads_per_worker,
             log_dir=settings.home / "logs",
@@ -34,7 +34,7 @@ def make_engine(base: Foundations) -> DaskLocalEngine:
     def check() -> tuple[ChunkFunction[Any, None], Any]:
         return check_host, needs_of(base.image_roots, base.model)
 
-    return DaskLocalEngine(
+    return DaskEngine(
         workers=workers,
         threads_per_worker=settings.indexing.threads_per_worker,
         log_dir=settings.home / "logs",

@@ -3,7 +3,7 @@
 Importing it is cheap; Dask itself is imported when an engine starts.
 """
 
-from imagedex.engine._dask_local import DaskLocalEngine
+from imagedex.engine._dask_engine import DaskEngine
 from imagedex.engine.hosts import ClusterPlan, HostReport, HostSpec, HostState
 from imagedex.engine.interfaces import (
     ChunkFunction,
@@ -17,7 +17,7 @@ from imagedex.engine.interfaces import (
 __all__ = [
     "ChunkFunction",
     "ClusterPlan",
-    "DaskLocalEngine",
+    "DaskEngine",
     "Engine",
     "HostReport",
     "HostSpec",

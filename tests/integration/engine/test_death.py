@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from imagedex.core.errors import EngineError, WorkerLost
-from imagedex.engine import DaskLocalEngine, WorkerStatus
+from imagedex.engine import DaskEngine, WorkerStatus
 from imagedex.testing.engine import (
     DEADLINE_SECONDS,
     echo,
@@ -22,7 +22,7 @@ from integration.engine.processes import is_alive
 
 
 def test_a_chunk_whose_worker_is_killed_runs_again_and_the_worker_is_replaced(
-    dask_engine: DaskLocalEngine, tmp_path: Path
+    dask_engine: DaskEngine, tmp_path: Path
 ) -> None:
     before = {worker.worker_id for worker in dask_engine.workers()}
     future = dask_engine.submit(note_and_wait, (str(tmp_path), "began", "gate"))
@@ -41,7 +41,7 @@ def test_a_chunk_whose_worker_is_killed_runs_again_and_the_worker_is_replaced(
 
 
 def test_a_chunk_that_kills_its_workers_fails_alone(
-    dask_engine: DaskLocalEngine, tmp_path: Path
+    dask_engine: DaskEngine, tmp_path: Path
 ) -> None:
     innocent = [dask_engine.submit(echo, number) for number in range(10)]
     deadly = dask_engine.submit(hostile_chunks.die, str(tmp_path))
@@ -56,7 +56,7 @@ def test_a_chunk_that_kills_its_workers_fails_alone(
 
 
 def test_the_children_of_a_killed_worker_end_with_it(
-    dask_engine: DaskLocalEngine, tmp_path: Path
+    dask_engine: DaskEngine, tmp_path: Path
 ) -> None:
     future = dask_engine.submit(hostile_chunks.hang_with_a_child, str(tmp_path))
     wait_until((tmp_path / "waits").exists, "the chunk to wait for its child")
@@ -72,7 +72,7 @@ def test_the_children_of_a_killed_worker_end_with_it(
 
 
 def test_a_worker_that_is_cut_off_but_alive_is_ended_and_its_chunk_runs_elsewhere(
-    dask_engine: DaskLocalEngine, tmp_path: Path
+    dask_engine: DaskEngine, tmp_path: Path
 ) -> None:
     future = dask_engine.submit(note_and_wait, (str(tmp_path), "began", "gate"))
     wait_until((tmp_path / "began").exists, "the chunk to begin")
@@ -97,7 +97,7 @@ def test_a_worker_that_is_cut_off_but_alive_is_ended_and_its_chunk_runs_elsewher
 
 
 def test_a_chunk_that_shares_its_worker_with_a_deadly_one_runs_to_its_end_elsewhere(
-    dask_engine: DaskLocalEngine, tmp_path: Path
+    dask_engine: DaskEngine, tmp_path: Path
 ) -> None:
     names = ("first", "second")  # One on each worker.
     waiting = [dask_engine.submit(note_and_wait, (str(tmp_path), name, "gate")) for name in names]
@@ -113,7 +113,7 @@ def test_a_chunk_that_shares_its_worker_with_a_deadly_one_runs_to_its_end_elsewh
 
 
 def test_a_chunk_on_a_seat_is_lost_with_its_worker_and_it_is_told_what_was_in_hand(
-    dask_engine: DaskLocalEngine, tmp_path: Path
+    dask_engine: DaskEngine, tmp_path: Path
 ) -> None:
     wait_until(lambda: len(dask_engine.workers()) == 2, "both workers")
     seat = dask_engine.reserve(alone=True).result(DEADLINE_SECONDS)
@@ -135,7 +135,7 @@ def test_a_chunk_on_a_seat_is_lost_with_its_worker_and_it_is_told_what_was_in_ha
 
 
 def test_a_worker_whose_chunk_stands_still_is_ended_and_replaced(tmp_path: Path) -> None:
-    engine = DaskLocalEngine(workers=1, log_dir=tmp_path / "logs", stall_seconds=4)
+    engine = DaskEngine(workers=1, log_dir=tmp_path / "logs", stall_seconds=4)
     engine.start()
     try:
         # So that the worker has imported what the chunk is made of.

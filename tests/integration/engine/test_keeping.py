@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from imagedex.core.errors import EngineError, HostRefused, HostUnreachable
-from imagedex.engine import ClusterPlan, DaskLocalEngine, HostSpec, HostState
+from imagedex.engine import ClusterPlan, DaskEngine, HostSpec, HostState
 from imagedex.engine._host_times import HostTimes
 from imagedex.engine._worker_config import WorkerConfig
 from imagedex.engine._worker_log import WorkerLog
@@ -23,7 +23,7 @@ from integration.engine.nearby import Road
 
 SOON = HostTimes(unreachable_pauses=(0.01, 0.05), unfit_pause=0.1)
 
-EngineMaker = Callable[..., DaskLocalEngine]
+EngineMaker = Callable[..., DaskEngine]
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def make_engine(tmp_path: Path) -> Iterator[EngineMaker]:
     """Give what makes an engine with one nearby host and, unless asked for, no local worker."""
     with ExitStack() as engines:
 
-        def make(road: Road, *, python: str = sys.executable, **changes: Any) -> DaskLocalEngine:
+        def make(road: Road, *, python: str = sys.executable, **changes: Any) -> DaskEngine:
             plan = ClusterPlan(
                 authority=tmp_path / "tls",
                 known_hosts=tmp_path / "unused",
@@ -40,7 +40,7 @@ def make_engine(tmp_path: Path) -> Iterator[EngineMaker]:
                 worker_ports="0",
             )
             options = {"workers": 0, "times": SOON, "log_dir": tmp_path / "logs", **changes}
-            engine = DaskLocalEngine(
+            engine = DaskEngine(
                 cluster=plan,
                 hosts=[HostSpec(name="h1", address="127.0.0.1", python=python)],
                 connect=road.connect,
@@ -52,7 +52,7 @@ def make_engine(tmp_path: Path) -> Iterator[EngineMaker]:
         yield make
 
 
-def host_of(engine: DaskLocalEngine) -> tuple[HostState, str]:
+def host_of(engine: DaskEngine) -> tuple[HostState, str]:
     """Return state and reason of the only host."""
     [host] = engine.hosts()
     return host.state, host.reason or ""

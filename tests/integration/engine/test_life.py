@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from imagedex.core.errors import EngineError, SettingsError
-from imagedex.engine import ClusterPlan, DaskLocalEngine, HostSpec
+from imagedex.engine import ClusterPlan, DaskEngine, HostSpec
 from imagedex.testing.engine import DEADLINE_SECONDS, echo, wait_until
 from integration.engine import hostile_chunks
 from integration.engine.processes import is_alive
@@ -25,9 +25,9 @@ import time
 from pathlib import Path
 sys.path.append(sys.argv[1])
 from integration.engine import hostile_chunks
-from imagedex.engine import DaskLocalEngine
+from imagedex.engine import DaskEngine
 directory = Path(sys.argv[2])
-engine = DaskLocalEngine(workers=2, log_dir=directory / "logs")
+engine = DaskEngine(workers=2, log_dir=directory / "logs")
 engine.start()
 while len(engine.workers()) < 2:  # Or both chunks would be given to the first that is there.
     time.sleep(0.01)
@@ -68,7 +68,7 @@ def test_no_worker_outlives_a_killed_controller_not_even_one_that_hangs(tmp_path
 
 
 def test_closing_ends_hung_workers_and_their_chunks(tmp_path: Path) -> None:
-    engine = DaskLocalEngine(workers=2, log_dir=tmp_path / "logs")
+    engine = DaskEngine(workers=2, log_dir=tmp_path / "logs")
     engine.start()
     wait_until(lambda: len(engine.workers()) == 2, "both workers")
     chunks = [
@@ -94,7 +94,7 @@ def test_nothing_is_left_behind_but_the_logs(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     path_before, threads_before = list(sys.path), threading.active_count()
-    engine = DaskLocalEngine(workers=1, log_dir=tmp_path / "logs")
+    engine = DaskEngine(workers=1, log_dir=tmp_path / "logs")
     engine.start()
     assert engine.submit(echo, 1).result(DEADLINE_SECONDS) == 1
     engine.close()
@@ -115,7 +115,7 @@ def test_workers_inherit_no_settings_and_so_no_secrets(
     monkeypatch.setenv("IMAGEDEX_ADMIN_KEY", "secret")
     monkeypatch.setenv("IMAGEDEX_DATABASE_URL", "postgresql://user:secret@localhost/imagedex")
     monkeypatch.setenv("OTHER_VARIABLE", "stays")
-    engine = DaskLocalEngine(workers=1, log_dir=tmp_path / "logs")
+    engine = DaskEngine(workers=1, log_dir=tmp_path / "logs")
     engine.start()
     try:
         for prefix, names in (("IMAGEDEX_", []), ("OTHER_VARIABLE", ["OTHER_VARIABLE"])):
@@ -133,7 +133,7 @@ def test_a_worker_that_cannot_import_what_it_needs_fails_the_start_with_its_word
     (broken / "__init__.py").write_text("raise ImportError('libbroken.so is missing')")
     import distributed  # noqa: F401 - The controller has the good one; only workers see this.
 
-    engine = DaskLocalEngine(workers=2, log_dir=tmp_path / "logs")
+    engine = DaskEngine(workers=2, log_dir=tmp_path / "logs")
     with monkeypatch.context() as patch:
         patch.syspath_prepend(str(tmp_path / "broken"))
         with pytest.raises(EngineError, match=r"libbroken\.so is missing"):
@@ -146,7 +146,7 @@ def test_a_worker_that_cannot_import_what_it_needs_fails_the_start_with_its_word
 
 def test_logs_that_cannot_be_written_fail_the_start_with_their_path(tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("a file where a directory should be")
-    engine = DaskLocalEngine(workers=1, log_dir=tmp_path / "logs")
+    engine = DaskEngine(workers=1, log_dir=tmp_path / "logs")
     with pytest.raises(EngineError, match=r"could not be started.*logs"):
         engine.start()
     engine.close()
@@ -160,7 +160,7 @@ def test_a_close_ends_a_start_that_waits(tmp_path: Path, monkeypatch: pytest.Mon
         "time.sleep(3600)"
     )
     monkeypatch.syspath_prepend(str(tmp_path / "stuck"))
-    engine = DaskLocalEngine(workers=1, log_dir=tmp_path / "logs")
+    engine = DaskEngine(workers=1, log_dir=tmp_path / "logs")
     errors: list[EngineError] = []
 
     def start() -> None:
@@ -192,9 +192,9 @@ def test_a_missing_package_is_named_with_its_remedy(tmp_path: Path) -> None:
 import pathlib, sys
 sys.modules["distributed"] = None  # As if it were not installed.
 from imagedex.core.errors import EngineError
-from imagedex.engine import DaskLocalEngine
+from imagedex.engine import DaskEngine
 try:
-    DaskLocalEngine(workers=1, log_dir=pathlib.Path(sys.argv[1])).start()
+    DaskEngine(workers=1, log_dir=pathlib.Path(sys.argv[1])).start()
 except EngineError as error:
     print(error)
 """
@@ -206,14 +206,14 @@ def test_workers_elsewhere_without_their_extra_are_refused_with_its_command(tmp_
 import pathlib, sys
 sys.modules["asyncssh"] = None  # As if it were not installed.
 from imagedex.core.errors import SettingsError
-from imagedex.engine import ClusterPlan, DaskLocalEngine
+from imagedex.engine import ClusterPlan, DaskEngine
 home = pathlib.Path(sys.argv[1])
 plan = ClusterPlan(authority=home / "tls", known_hosts=home / "known_hosts")
 try:
-    DaskLocalEngine(workers=1, log_dir=home / "logs", cluster=plan)
+    DaskEngine(workers=1, log_dir=home / "logs", cluster=plan)
 except SettingsError as error:
     print(error)
-DaskLocalEngine(workers=1, log_dir=home / "logs")
+DaskEngine(workers=1, log_dir=home / "logs")
 print("asyncssh" in [name for name, module in sys.modules.items() if module is not None])
 """
     told = run_python(code, str(tmp_path))
@@ -222,7 +222,7 @@ print("asyncssh" in [name for name, module in sys.modules.items() if module is n
 
 
 def test_an_engine_of_this_machine_alone_takes_no_hosts(tmp_path: Path) -> None:
-    engine = DaskLocalEngine(workers=1, log_dir=tmp_path / "logs")
+    engine = DaskEngine(workers=1, log_dir=tmp_path / "logs")
     with pytest.raises(SettingsError, match="IMAGEDEX_ENGINE__INVENTORY"):
         engine.apply([HostSpec(name="gpu1", address="10.0.0.11")])
     engine.apply([])
@@ -231,6 +231,6 @@ def test_an_engine_of_this_machine_alone_takes_no_hosts(tmp_path: Path) -> None:
 
 def test_two_hosts_of_one_name_are_refused(tmp_path: Path) -> None:
     plan = ClusterPlan(authority=tmp_path / "tls", known_hosts=tmp_path / "known_hosts")
-    engine = DaskLocalEngine(workers=0, log_dir=tmp_path / "logs", cluster=plan)
+    engine = DaskEngine(workers=0, log_dir=tmp_path / "logs", cluster=plan)
     with pytest.raises(SettingsError, match="same name"):
         engine.apply([HostSpec(name="gpu1", address=address) for address in ("a", "b")])

@@ -24,7 +24,7 @@ from distributed.protocol.serialize import ToPickle
 from distributed.protocol.utils import pack_frames
 
 from imagedex.core.errors import EngineError
-from imagedex.engine import DaskLocalEngine
+from imagedex.engine import DaskEngine
 from imagedex.engine._authority import Authority
 from imagedex.engine._dask_config import configure_dask
 from imagedex.engine._dask_tls import MAX_HANDSHAKES, GuardedTLSListener
@@ -85,7 +85,7 @@ def ports_of_the_engine() -> set[tuple[str, int]]:
 
 
 def test_strangers_are_refused_soon_and_nothing_they_say_is_unpickled(
-    dask_engine: DaskLocalEngine, tmp_path: Path, bait: bytes
+    dask_engine: DaskEngine, tmp_path: Path, bait: bytes
 ) -> None:
     session = dask_engine._session
     assert session is not None
@@ -112,7 +112,7 @@ def test_strangers_are_refused_soon_and_nothing_they_say_is_unpickled(
 
 
 def test_the_same_message_from_one_of_ours_would_have_been_read(
-    dask_engine: DaskLocalEngine, tmp_path: Path
+    dask_engine: DaskEngine, tmp_path: Path
 ) -> None:
     session = dask_engine._session
     assert session is not None
@@ -126,7 +126,7 @@ def test_the_same_message_from_one_of_ours_would_have_been_read(
     UNPICKLED.clear()
 
 
-def test_two_hundred_strangers_at_once_hold_nobody_up(dask_engine: DaskLocalEngine) -> None:
+def test_two_hundred_strangers_at_once_hold_nobody_up(dask_engine: DaskEngine) -> None:
     session = dask_engine._session
     assert session is not None
     assert session._ticket is not None
@@ -139,7 +139,7 @@ def test_two_hundred_strangers_at_once_hold_nobody_up(dask_engine: DaskLocalEngi
     assert max(reception.seconds for reception in receptions) < REFUSED_SECONDS
 
 
-def test_one_of_ours_gets_in_past_a_crowd(dask_engine: DaskLocalEngine, tmp_path: Path) -> None:
+def test_one_of_ours_gets_in_past_a_crowd(dask_engine: DaskEngine, tmp_path: Path) -> None:
     session = dask_engine._session
     assert session is not None
     assert session._ticket is not None
@@ -157,7 +157,7 @@ def test_one_of_ours_gets_in_past_a_crowd(dask_engine: DaskLocalEngine, tmp_path
 
 
 def test_a_worker_that_comes_while_strangers_crowd_the_door_gets_in(
-    dask_engine: DaskLocalEngine,
+    dask_engine: DaskEngine,
 ) -> None:
     session = dask_engine._session
     assert session is not None
@@ -228,7 +228,7 @@ def _asking_context() -> ssl.SSLContext:
 
 
 def test_the_log_is_not_filled_by_whoever_tries_all_day(
-    dask_engine: DaskLocalEngine, caplog: pytest.LogCaptureFixture
+    dask_engine: DaskEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     session = dask_engine._session
     assert session is not None

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from imagedex.engine import DaskLocalEngine, Engine, Seat, WorkerStatus
+from imagedex.engine import DaskEngine, Engine, Seat, WorkerStatus
 from imagedex.indexing import ChunkTask, embed_chunk
 from imagedex.jobs import ChunkAction, Job, JobStatus, PlannedChunk
 from imagedex.testing.engine import ThreadEngine, wait_until
@@ -88,7 +88,7 @@ def test_two_images_on_which_workers_die_fail_and_all_others_are_found_once(
 def test_an_image_on_which_worker_processes_die_fails_alone(
     make: MakeController, tmp_path: Path
 ) -> None:
-    engine = DaskLocalEngine(workers=2, threads_per_worker=1, log_dir=tmp_path / "logs")
+    engine = DaskEngine(workers=2, threads_per_worker=1, log_dir=tmp_path / "logs")
     controller = make(model=DeadlyModel(by="signal"), engine=engine)
     good = _paint_many(controller, 3, poison=(1,))
     controller.runner.start()

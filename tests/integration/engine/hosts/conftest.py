@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from imagedex.engine import ClusterPlan, DaskLocalEngine, HostSpec, HostState
+from imagedex.engine import ClusterPlan, DaskEngine, HostSpec, HostState
 from imagedex.testing.engine import wait_until
 from support.netns import PYTHON, Lan, NetHost, why_not
 
@@ -37,7 +37,7 @@ def spec_of(host: NetHost, **changes: Any) -> HostSpec:
     return HostSpec(**fields)
 
 
-EngineMaker = Callable[..., DaskLocalEngine]
+EngineMaker = Callable[..., DaskEngine]
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def make_engine(lan: Lan, tmp_path: Path) -> Iterator[EngineMaker]:
     """Give what makes an engine with workers on hosts alone; it is closed in the end."""
     with ExitStack() as engines:
 
-        def make(*hosts: HostSpec, **changes: Any) -> DaskLocalEngine:
+        def make(*hosts: HostSpec, **changes: Any) -> DaskEngine:
             engine = engine_on(lan, tmp_path, *hosts, **changes)
             engines.callback(engine.close)
             return engine
@@ -53,7 +53,7 @@ def make_engine(lan: Lan, tmp_path: Path) -> Iterator[EngineMaker]:
         yield make
 
 
-def engine_on(lan: Lan, directory: Path, *hosts: HostSpec, **changes: Any) -> DaskLocalEngine:
+def engine_on(lan: Lan, directory: Path, *hosts: HostSpec, **changes: Any) -> DaskEngine:
     """Make an engine with workers on hosts, which listens on the bridge."""
     plan = ClusterPlan(
         authority=directory / "tls",
@@ -65,15 +65,15 @@ def engine_on(lan: Lan, directory: Path, *hosts: HostSpec, **changes: Any) -> Da
         models=changes.pop("models", None),
     )
     options = {"workers": 0, "log_dir": directory / "logs", "cluster": plan, "hosts": hosts}
-    return DaskLocalEngine(**{**options, **changes})
+    return DaskEngine(**{**options, **changes})
 
 
-def wait_for_state(engine: DaskLocalEngine, name: str, state: HostState) -> str | None:
+def wait_for_state(engine: DaskEngine, name: str, state: HostState) -> str | None:
     """Wait until a host is in this state, and return the reason."""
     wait_until(lambda: state_of(engine, name) is state, f"host {name} to be {state.value}")
     return next(host.reason for host in engine.hosts() if host.name == name)
 
 
-def state_of(engine: DaskLocalEngine, name: str) -> HostState | None:
+def state_of(engine: DaskEngine, name: str) -> HostState | None:
     """Return the state of a host."""
     return next((host.state for host in engine.hosts() if host.name == name), None)

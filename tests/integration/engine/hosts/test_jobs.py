@@ -12,7 +12,7 @@ import pytest
 from imagedex.app import Application, build_application
 from imagedex.app.duty import Duty
 from imagedex.core.errors import EngineError, SettingsError
-from imagedex.engine import DaskLocalEngine, HostState
+from imagedex.engine import DaskEngine, HostState
 from imagedex.indexing import JobReport
 from imagedex.jobs import JobStatus
 from imagedex.segments import DirectoryIndexFiles
@@ -86,7 +86,7 @@ def index_all(application: Application, site: Site) -> JobReport:
     return application.indexing.status(job.job_id)
 
 
-def engine_of(application: Application) -> DaskLocalEngine:
+def engine_of(application: Application) -> DaskEngine:
     """Return the engine of an application."""
     duty = application._controller._duty
     assert isinstance(duty, Duty)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from imagedex.engine import DaskLocalEngine, Engine, HostState
+from imagedex.engine import DaskEngine, Engine, HostState
 from imagedex.testing.engine import (
     DEADLINE_SECONDS,
     EngineSuite,
@@ -33,7 +33,7 @@ WORKER = "imagedex.engine._dask_worker"
 @pytest.fixture(scope="module")
 def ssh_engine(
     lan: Lan, two_hosts: tuple[NetHost, NetHost], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[DaskLocalEngine]:
+) -> Iterator[DaskEngine]:
     """Give a started engine with a worker on each of two hosts."""
     engine = engine_on(lan, tmp_path_factory.mktemp("engine"), *map(spec_of, two_hosts))
     engine.start()
@@ -44,11 +44,11 @@ def ssh_engine(
 
 class TestEngineOverSsh(EngineSuite):
     @pytest.fixture
-    def engine(self, ssh_engine: DaskLocalEngine) -> Engine:
+    def engine(self, ssh_engine: DaskEngine) -> Engine:
         return ssh_engine
 
 
-def test_hosts_are_told_with_their_workers(ssh_engine: DaskLocalEngine) -> None:
+def test_hosts_are_told_with_their_workers(ssh_engine: DaskEngine) -> None:
     reports = ssh_engine.hosts()
     assert [(report.name, report.state, report.reason) for report in reports] == [
         ("h1", HostState.READY, None),
@@ -59,7 +59,7 @@ def test_hosts_are_told_with_their_workers(ssh_engine: DaskLocalEngine) -> None:
 
 
 def test_no_secret_is_on_a_command_line_in_an_environment_a_log_or_a_file_of_a_host(
-    ssh_engine: DaskLocalEngine, two_hosts: tuple[NetHost, NetHost]
+    ssh_engine: DaskEngine, two_hosts: tuple[NetHost, NetHost]
 ) -> None:
     secret = re.compile(rb"PRIVATE KEY|BEGIN CERTIFICATE")
     for host in two_hosts:
@@ -80,7 +80,7 @@ def test_no_secret_is_on_a_command_line_in_an_environment_a_log_or_a_file_of_a_h
 
 
 def test_what_a_worker_writes_stays_on_its_host_however_much_it_is(
-    ssh_engine: DaskLocalEngine, two_hosts: tuple[NetHost, NetHost]
+    ssh_engine: DaskEngine, two_hosts: tuple[NetHost, NetHost]
 ) -> None:
     before = {worker.worker_id for worker in ssh_engine.workers()}
     flood = [
@@ -95,7 +95,7 @@ def test_what_a_worker_writes_stays_on_its_host_however_much_it_is(
 
 
 def test_a_killed_worker_is_replaced_and_its_chunk_runs_again(
-    ssh_engine: DaskLocalEngine, tmp_path: Path
+    ssh_engine: DaskEngine, tmp_path: Path
 ) -> None:
     chunk = ssh_engine.submit(note_and_wait, (str(tmp_path), "began", "gate"))
     wait_until((tmp_path / "began").exists, "the chunk to begin")
@@ -109,7 +109,7 @@ def test_a_killed_worker_is_replaced_and_its_chunk_runs_again(
 
 
 def test_a_newer_agent_of_the_same_controller_ends_the_older_one(
-    ssh_engine: DaskLocalEngine, two_hosts: tuple[NetHost, NetHost]
+    ssh_engine: DaskEngine, two_hosts: tuple[NetHost, NetHost]
 ) -> None:
     host = two_hosts[0]
     [agent], [worker] = host.running(AGENT), host.running(WORKER)
@@ -126,7 +126,7 @@ def test_a_newer_agent_of_the_same_controller_ends_the_older_one(
 
 
 def test_hosts_come_and_go_while_chunks_run(
-    ssh_engine: DaskLocalEngine, two_hosts: tuple[NetHost, NetHost], tmp_path: Path
+    ssh_engine: DaskEngine, two_hosts: tuple[NetHost, NetHost], tmp_path: Path
 ) -> None:
     first, second = map(spec_of, two_hosts)
     before = {worker.worker_id for worker in ssh_engine.workers()}

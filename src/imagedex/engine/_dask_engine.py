@@ -25,7 +25,7 @@ HostCheck = Callable[[], tuple[ChunkFunction[Any, None], Any]]
 """Returns a chunk, and its payload, that raises UnfitWorker on a host of no use."""
 
 
-class DaskLocalEngine:
+class DaskEngine:
     """Runs chunks in processes of this machine and of others, two at a time in each.
 
     Workers run at lower priority than the controller (nice +10, batch scheduling), are replaced

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from distributed.scheduler import TaskGroup
 
-from imagedex.engine import DaskLocalEngine, Engine
+from imagedex.engine import DaskEngine, Engine
 from imagedex.testing.engine import (
     DEADLINE_SECONDS,
     EngineLifeSuite,
@@ -25,16 +25,16 @@ from imagedex.testing.engine import (
 from integration.engine import hostile_chunks
 
 
-class TestDaskLocalEngine(EngineSuite):
+class TestDaskEngine(EngineSuite):
     @pytest.fixture
-    def engine(self, dask_engine: DaskLocalEngine) -> Engine:
+    def engine(self, dask_engine: DaskEngine) -> Engine:
         return dask_engine
 
 
-class TestDaskLocalEngineLife(EngineLifeSuite):
+class TestDaskEngineLife(EngineLifeSuite):
     @pytest.fixture
     def stopped(self, tmp_path: Path) -> Iterator[Engine]:
-        engine = DaskLocalEngine(workers=1, log_dir=tmp_path / "logs")
+        engine = DaskEngine(workers=1, log_dir=tmp_path / "logs")
         yield engine
         engine.close()
 
@@ -58,7 +58,7 @@ def listening_ports(process: psutil.Process) -> set[tuple[str, int]]:
 
 
 def test_workers_run_at_low_priority_with_their_share_of_the_cores(
-    dask_engine: DaskLocalEngine,
+    dask_engine: DaskEngine,
 ) -> None:
     processes = worker_processes()
     assert len(processes) == 2
@@ -73,7 +73,7 @@ def test_workers_run_at_low_priority_with_their_share_of_the_cores(
         assert answer.result(DEADLINE_SECONDS) == str(share)
 
 
-def test_ctrl_c_leaves_the_workers_alone(dask_engine: DaskLocalEngine) -> None:
+def test_ctrl_c_leaves_the_workers_alone(dask_engine: DaskEngine) -> None:
     before = worker_processes()
     for process in before:
         # The terminal signals the group that it runs in the foreground: the controller's.
@@ -85,7 +85,7 @@ def test_ctrl_c_leaves_the_workers_alone(dask_engine: DaskLocalEngine) -> None:
 
 
 def test_what_workers_write_goes_to_their_logs(
-    dask_engine: DaskLocalEngine, capfd: pytest.CaptureFixture[str]
+    dask_engine: DaskEngine, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for _ in range(2):
         dask_engine.submit(hostile_chunks.write_output, "a decoder").result(DEADLINE_SECONDS)
@@ -98,12 +98,12 @@ def test_what_workers_write_goes_to_their_logs(
     assert capfd.readouterr() == ("", "")
 
 
-def test_standard_input_of_a_worker_is_empty(dask_engine: DaskLocalEngine) -> None:
+def test_standard_input_of_a_worker_is_empty(dask_engine: DaskEngine) -> None:
     answer = dask_engine.submit(hostile_chunks.read_input, None).result(DEADLINE_SECONDS)
     assert answer == b""
 
 
-def test_a_callback_that_waits_does_not_hold_up_other_chunks(dask_engine: DaskLocalEngine) -> None:
+def test_a_callback_that_waits_does_not_hold_up_other_chunks(dask_engine: DaskEngine) -> None:
     entered, may_go = threading.Event(), threading.Event()
 
     def wait(_: object) -> None:
@@ -116,7 +116,7 @@ def test_a_callback_that_waits_does_not_hold_up_other_chunks(dask_engine: DaskLo
     may_go.set()
 
 
-def test_each_process_listens_once_and_on_loopback_only(dask_engine: DaskLocalEngine) -> None:
+def test_each_process_listens_once_and_on_loopback_only(dask_engine: DaskEngine) -> None:
     for process in worker_processes():
         ports = listening_ports(process)
         assert len(ports) == 1
@@ -124,7 +124,7 @@ def test_each_process_listens_once_and_on_loopback_only(dask_engine: DaskLocalEn
     assert {ip for ip, _ in listening_ports(psutil.Process())} == {"127.0.0.1"}
 
 
-def test_dask_keeps_nothing_of_chunks_that_ended(dask_engine: DaskLocalEngine) -> None:
+def test_dask_keeps_nothing_of_chunks_that_ended(dask_engine: DaskEngine) -> None:
     for future in [dask_engine.submit(echo, number) for number in range(20)]:
         future.result(DEADLINE_SECONDS)
     session = dask_engine._session
