@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from email.message import Message
 from typing import Any
 
@@ -19,6 +20,9 @@ MAX_SMALL_BODY_BYTES = 256 * 1024
 MAX_SMALL_BODY_ENTRIES = 500
 # A field that is not known costs an error with its own text; but for queries no request has ten.
 MAX_FIELDS = 32
+# The parser needs up to six milliseconds for each megabyte and holds Python's lock all the time,
+# so that a thread would be no help.
+_LARGE_BYTES = 512 * 1024
 
 
 class JsonRequest(Request):
@@ -34,10 +38,14 @@ class JsonRequest(Request):
         self._content = b""
         self._document: Any = None
 
-    async def load(self, shape: BodyShape, *, max_bytes: int | None = None) -> None:
+    async def load(
+        self, shape: BodyShape, turns: asyncio.Lock, *, max_bytes: int | None = None
+    ) -> None:
         """Read and parse the body, of at most ``max_bytes`` if that is given.
 
-        A body that is too large or too complex is refused as soon as that shows.
+        A body that is too large or too complex is refused as soon as that shows. Large ones that
+        share ``turns`` are parsed one at a time, and between two of them the loop does all else
+        that waits.
 
         Raises ProblemError (413, 415, 422, or what the limits of the server raise).
         """
@@ -48,6 +56,14 @@ class JsonRequest(Request):
                 f"The body's Content-Type is {content_type[:100]!r}; send 'application/json'.",
             )
         self._content = await self._read(shape, max_bytes)
+        if len(self._content) > _LARGE_BYTES:
+            async with turns:
+                await asyncio.sleep(0)
+                self._parse()
+        else:
+            self._parse()
+
+    def _parse(self) -> None:
         try:
             self._document = from_json(self._content, allow_inf_nan=False)
         except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -82,6 +83,8 @@ def gated_route(gate: Gate) -> type[APIRoute]:
     it; as part of the route it comes before both.
     """
 
+    turns = asyncio.Lock()
+
     class GatedRoute(APIRoute):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             kwargs["openapi_extra"] = {
@@ -103,7 +106,7 @@ def gated_route(gate: Gate) -> type[APIRoute]:
                 if body is not None:
                     request = JsonRequest(request.scope, request.receive)
                     shape = BodyShape(max_entries=body.max_entries, max_fields=body.max_fields)
-                    await request.load(shape, max_bytes=body.max_body_bytes)
+                    await request.load(shape, turns, max_bytes=body.max_body_bytes)
                 return await handle(request)
 
             return handle_behind_gate
