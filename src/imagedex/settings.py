@@ -199,7 +199,7 @@ class EngineSettings(_Group):
         ge=0,
         le=256,
         description="Worker processes on this machine beside those of the inventory; 0 leaves all "
-        "work to the others. By default `IMAGEDEX_INDEXING__WORKERS`.",
+        "work to the others, where there is an inventory. By default `IMAGEDEX_INDEXING__WORKERS`.",
     )
     listen_host: str = Field(
         "0.0.0.0",  # noqa: S104 - Strangers are turned away by mutual TLS.

@@ -14,6 +14,7 @@ import structlog
 from imagedex.access import KeyService, SqlKeyStore
 from imagedex.app.controller import Controller, Role
 from imagedex.app.duty import Duty
+from imagedex.app.engine import make_engine
 from imagedex.app.foundations import Foundations
 from imagedex.app.models import stored_space
 from imagedex.app.searching import Searching
@@ -50,6 +51,9 @@ class Application:
         base = self._base = Foundations(settings)
         self.model = base.model
         self._searching = Searching(base)
+        if run_jobs:
+            # Settings that no engine can be made of are told now, not once the jobs are owned.
+            make_engine(base)
         self._thumbnails = Thumbnailer(roots=base.image_roots, limits=base.limits)
         self.snapshots = snapshot_jobs(base, self._searching)
         self._controller = Controller(

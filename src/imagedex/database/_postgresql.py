@@ -195,19 +195,14 @@ class PostgresqlAdapter:
 
 
 def _require_usable(url: URL) -> None:
-    # Neither user nor password nor host is quoted: with a character that should have been written
+    # No piece of it is quoted: with a character that should have been written
     # as %XX, they may be parts of each other.
     if not url.database:
         raise SettingsError(f"The database URL names no database; {_EXPECTED}.")
-    if "@" in (url.host or ""):
+    if set(url.query) - _OPTIONS:
         raise SettingsError(
-            "The database URL has more than one '@'; write one in a user or password as %40."
-        )
-    strange = sorted(set(url.query) - _OPTIONS)
-    if strange:
-        raise SettingsError(
-            f"The database URL has options that are not supported ({', '.join(strange)}); "
-            f"possible are {', '.join(sorted(_OPTIONS))}."
+            "The database URL has options that are not supported; possible are "
+            f"{', '.join(sorted(_OPTIONS))}. Write a '?' in a user or password as %3F."
         )
 
 

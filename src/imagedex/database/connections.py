@@ -173,6 +173,11 @@ def _adapter_of(url: str) -> DatabaseAdapter:
     if parsed.drivername in ("sqlite", "sqlite+pysqlite"):
         return SqliteAdapter(parsed)
     if parsed.drivername in ("postgresql", "postgresql+psycopg"):
+        if url.count("@") > 1:
+            # What comes after the first one would be taken for host, database or options.
+            raise SettingsError(
+                "The database URL has more than one '@'; write one in a user or password as %40."
+            )
         return _postgresql(parsed)
     raise SettingsError(
         f"The database {parsed.drivername!r} is not supported; use an SQLite file, for example "

@@ -6,6 +6,7 @@ disk of a worker's host, and a leaf that leaves this machine is good for a month
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -17,13 +18,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from imagedex.core.errors import SettingsError
+from imagedex.core.errors import SettingsError, StorageError
 from imagedex.core.times import utc_now
 from imagedex.engine._credentials import Credentials
 
 _AUTHORITY_DAYS = 10 * 365
 _RENEWED_BEFORE = timedelta(days=365)
 _FILE = "authority.pem"
+_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)  # What may be over later.
 # Clocks are set back now and then, and differ between hosts.
 _EARLIER = timedelta(hours=1)
 
@@ -58,7 +60,8 @@ class Authority:
         """Return the authority that lies in a directory; makes one where there is none.
 
         One that ends within a year is replaced: whoever trusts it is told of the new one when it
-        is started. Raises SettingsError when the file cannot be used or written.
+        is started. Raises SettingsError when the file cannot be used or written, StorageError when
+        the disk is full or fails.
         """
         path = directory / _FILE
         try:
@@ -69,6 +72,11 @@ class Authority:
                 authority = cls.new()
                 authority.write(path)
         except OSError as error:
+            if error.errno in _PASSING:
+                raise StorageError(
+                    f"Could not write {str(path)!r}: {error.strerror}; free some space there and "
+                    "try again."
+                ) from error
             raise SettingsError(
                 f"The engine's authority {str(path)!r} cannot be used: {error.strerror}; the "
                 "server's user must be able to read and write there."

@@ -20,7 +20,7 @@ _WISHES: dict[str, Any] = {
     # For the same reason there is nothing to steal or to balance.
     "distributed.scheduler.work-stealing": False,
     "distributed.scheduler.active-memory-manager.start": False,
-    # A worker whose interpreter is stuck stops its heartbeats; after this it is replaced.
+    # A last net as well: the engine itself ends a worker that is silent (see _liveness).
     "distributed.scheduler.worker-ttl": "5 minutes",
     # Dask's HTTP pages have no authentication, not even under TLS.
     "distributed.scheduler.http.routes": [],

@@ -1,4 +1,4 @@
-"""One local worker process: how it is started, watched and ended."""
+"""One worker process of this machine: how it is started, watched and ended."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import threading
 
 from imagedex.engine._worker_config import WorkerConfig
 from imagedex.engine._worker_log import WorkerLog
+
+# What hold secrets, or belong to the service alone: the settings, libpq's, systemd's.
+_NOT_PASSED_ON = ("IMAGEDEX_", "PG", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_")
 
 
 class WorkerProcess:
@@ -41,7 +44,7 @@ class WorkerProcess:
         # Settings hold keys and database passwords, which whatever a worker runs or leaves in a
         # core dump would pass on. A worker gets what it needs from its config and its chunks.
         environment = {
-            name: value for name, value in os.environ.items() if not name.startswith("IMAGEDEX_")
+            name: value for name, value in os.environ.items() if not name.startswith(_NOT_PASSED_ON)
         } | {
             "PYTHONPATH": os.pathsep.join(module_path),
             "PYTHONFAULTHANDLER": "1",  # A crash in a library leaves its stack in the log.

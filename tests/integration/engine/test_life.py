@@ -114,11 +114,16 @@ def test_workers_inherit_no_settings_and_so_no_secrets(
 ) -> None:
     monkeypatch.setenv("IMAGEDEX_ADMIN_KEY", "secret")
     monkeypatch.setenv("IMAGEDEX_DATABASE_URL", "postgresql://user:secret@localhost/imagedex")
+    monkeypatch.setenv("PGPASSWORD", "secret")
     monkeypatch.setenv("OTHER_VARIABLE", "stays")
     engine = DaskEngine(workers=1, log_dir=tmp_path / "logs")
     engine.start()
     try:
-        for prefix, names in (("IMAGEDEX_", []), ("OTHER_VARIABLE", ["OTHER_VARIABLE"])):
+        for prefix, names in (
+            ("IMAGEDEX_", []),
+            ("PG", []),
+            ("OTHER_VARIABLE", ["OTHER_VARIABLE"]),
+        ):
             chunk = engine.submit(hostile_chunks.list_environment, prefix)
             assert chunk.result(DEADLINE_SECONDS) == names
     finally:
