@@ -164,17 +164,25 @@ class Controller:
         try:
             self._begin()
             self._begun.set()
-            self._over.wait()
+            self._wait_for_the_end()
         except Exception:
             _log.exception("duty_not_begun")
         has_stopped = self._end()
         self._ended.set()
-        renewer.join()
-        if self._lost.is_set() and not has_stopped:
+        renewer.join(_CLOSE_SECONDS)
+        if self._lost.is_set() and not (has_stopped and not renewer.is_alive()):
             self._give_up()
         self._ownership.release()
         self._begun.set()
         _log.info("standing_by", term=self._ownership.term)
+
+    def _wait_for_the_end(self) -> None:
+        """Wait until the duty is to end; see that it does when a renewal hangs for too long."""
+        while not self._over.wait(RENEW_SECONDS / 2):
+            if self._ownership.has_run_out:
+                _log.error("ownership_lost", error="It was not renewed in time.")
+                self._lost.set()
+                self._over.set()
 
     def _keep(self) -> None:
         """Renew the ownership until the duty has ended; see that it ends when that is lost."""

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from imagedex.app.models import decode_limits, model_or_its_description, model_to_serve
 from imagedex.catalog import Catalog, SqlCatalog
+from imagedex.core.errors import OwnershipLost
 from imagedex.core.fingerprints import ModelIdentity
-from imagedex.database import Database, FileOwnership, Ownership, SharedOwnership
+from imagedex.database import Database, FileOwnership, Ownership, SharedOwnership, Transaction
 from imagedex.embedding import EmbeddingModel
 from imagedex.indexing import IndexLocations, IndexTurns, Pace
 from imagedex.ingest import ImageRoots
@@ -65,11 +66,19 @@ class Foundations:
         nothing is remembered of who publishes what.
         """
         owned = copy.copy(self)
-        owned.database = self.database.guarded(self.ownership.require_held)
+        owned.database = self.database.guarded(partial(self._require_term, self.ownership.term))
         owned.catalog = SqlCatalog(owned.database)
         owned.jobs = self._job_store.over(owned.database)
         owned.turns = IndexTurns()
         return owned
+
+    def _require_term(self, term: int, transaction: Transaction) -> None:
+        """Refuse also what outlives its term here: this process may lead again, in a later one."""
+        if self.ownership.term != term:
+            raise OwnershipLost(
+                f"Term {term} of this controller has ended; nothing more of it is recorded."
+            )
+        self.ownership.require_held(transaction)
 
     def files_of(self, index_prefix: Path) -> IndexFiles:
         """Return the files of an index."""

@@ -48,6 +48,11 @@ class Ownership(Protocol):
         """Whether others wait for it: then it must be renewed, and can be lost."""
         ...
 
+    @property
+    def has_run_out(self) -> bool:
+        """Whether another may take it at any moment, whatever a renewal under way comes to."""
+        ...
+
     def try_take(self) -> bool:
         """Take it when it is free, and say so. Raises HomeInUse where waiting is of no use."""
         ...
@@ -74,6 +79,7 @@ class FileOwnership:
 
     term = 0
     is_shared = False
+    has_run_out = False
 
     def __init__(self, database: Database) -> None:
         """Take the database, whose directory must be there when the ownership is taken."""
@@ -203,6 +209,11 @@ class SharedOwnership:
                 f"{self._database.where!r}; this one stops its jobs and stands by."
             )
         self._held_until = began + self._lease_seconds
+
+    @property
+    def has_run_out(self) -> bool:
+        """Whether another may take it at any moment, whatever a renewal under way comes to."""
+        return self._monotonic() >= self._held_until - _MARGIN_SECONDS
 
     def require_held(self, transaction: Transaction) -> None:
         """Raise OwnershipLost when another has taken over since it was taken here."""

@@ -334,9 +334,9 @@ class DaskSession:
 
     def _end_worker(self, worker_id: str) -> None:
         # Not on this thread, since the host may hold its lock while it starts another process.
-        if not self._closed:
-            kill = self._host_of[worker_id].kill
-            asyncio.get_running_loop().run_in_executor(self._answers, kill, worker_id)
+        host = self._host_of.get(worker_id)  # None for one that has just left.
+        if host is not None and not self._closed:
+            asyncio.get_running_loop().run_in_executor(self._answers, host.kill, worker_id)
 
     def _host_lost(self, lost: SshHost) -> None:
         assert self._hub is not None  # noqa: S101 - Hosts come after the hub.

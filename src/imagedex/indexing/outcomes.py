@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import structlog
 
-from imagedex.core.errors import OutsideImageRoots
+from imagedex.core.errors import CorruptIndex, OutsideImageRoots
 from imagedex.core.images import FailureReason, FileStamp, ImageFailure
-from imagedex.ingest import ImageRoots
+from imagedex.ingest import ImageRoots, stamp_of
 from imagedex.jobs import Chunk, ChunkDone
 from imagedex.segments import FinishedPart, IndexFiles
 
@@ -53,11 +54,14 @@ def adopt(
     *,
     fingerprint: str,
     image_roots: ImageRoots,
+    may_have_changed: bool = False,
 ) -> list[ChunkDone]:
     """Return what was made of chunks that are still planned, as far as their parts are there.
 
     A part counts that has vectors of this model and of these very images, all still allowed; of
-    several that of the newest fence. Raises StorageError.
+    several that of the newest fence. Each file must be what was read of it, unless it
+    ``may_have_changed``: since the part was written another job can have published a newer
+    picture, or its removal. Raises StorageError.
     """
     by_number = {chunk.number: chunk for chunk in chunks}
     adopted: dict[int, ChunkDone] = {}
@@ -66,7 +70,11 @@ def adopt(
         if chunk is None or part.chunk in adopted or part.fingerprint != fingerprint:
             continue
         done = _done_of(part, chunk)
-        if done is not None and _are_allowed(chunk.image_paths, image_roots):
+        if (
+            done is not None
+            and _are_allowed(chunk.image_paths, image_roots)
+            and (may_have_changed or _is_unchanged(files, part, done))
+        ):
             adopted[part.chunk] = done
     if adopted:
         _log.info("chunks_adopted", job_id=job_id, chunks=len(adopted))
@@ -91,6 +99,24 @@ def _done_of(part: FinishedPart, chunk: Chunk) -> ChunkDone | None:
         )
     except (ValueError, KeyError, TypeError):
         # Of another version, or of a hand that is not ours: the chunk is embedded again.
+        return None
+
+
+def _is_unchanged(files: IndexFiles, part: FinishedPart, done: ChunkDone) -> bool:
+    """Say whether all files of a chunk are as they were when the worker read them."""
+    try:
+        facts = files.read_part_facts(part.name)
+    except CorruptIndex:
+        return False
+    read = {failure.image_path: failure.stamp for failure in done.failures}
+    read |= {one.image_path: one.stamp for one in facts}
+    return all(stamp is not None and stamp == _stamp_now(path) for path, stamp in read.items())
+
+
+def _stamp_now(image_path: str) -> FileStamp | None:
+    try:
+        return stamp_of(os.stat(image_path))  # noqa: PTH116 - Image paths are strings here.
+    except (OSError, ValueError):
         return None
 
 

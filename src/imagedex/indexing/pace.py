@@ -8,12 +8,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import structlog
+
+from imagedex.core.errors import ImagedexError
+
 MIN_CHUNK_IMAGES = 8  # Below it, handing over a chunk would cost more than it brings.
 UNKNOWN_CHUNK_IMAGES = 16  # For a worker of which nothing is known: soon done, and then it is.
 
 _HALF_LIFE_SECONDS = 10.0  # Of a measurement: a machine may be shared, and pictures differ.
 _STORE_SECONDS = 10.0
 _LEAST_SECONDS = 1e-3  # A clock may stand still.
+
+_log = structlog.get_logger(__name__)
 
 
 class RateStore(Protocol):
@@ -142,7 +148,12 @@ class Pace:
             self._stored_at = now
             changed, self._changed = self._changed, set()
             rates = {key: self._measured[key].images_per_second for key in changed}
-        self._store.record_worker_rates(rates)
+        try:
+            self._store.record_worker_rates(rates)
+        except ImagedexError as error:  # No run must end for want of them.
+            _log.warning("rates_not_stored", error=str(error))
+            with self._lock:
+                self._changed |= changed
 
     def _load(self) -> dict[tuple[str, str], float]:
         known = dict(self._store.worker_rates())

@@ -96,6 +96,7 @@ class Publisher:
         self._files_of = files_of
         self._on_published = on_published
         self._turns = turns
+        self._seals = seals
         self._reconciler = Reconciler(
             database=database,
             catalog=catalog,
@@ -251,6 +252,8 @@ class Publisher:
                     removed=removed,
                 )
             )
+            if self._seals is not None:
+                self._seals.note_published(index_prefix)
             new = [e.number for e in manifest.segments if e.generation == manifest.generation]
             rows = [
                 (RowLocation(number, row), one) for number in new for row, one in enumerate(facts)

@@ -166,6 +166,7 @@ class Reembedding:
             planned,
             fingerprint=fingerprint,
             image_roots=self._setup.image_roots,
+            may_have_changed=True,  # Its images are held against their contents at the end.
         )
         for done in adopted:
             self._note(done)

@@ -32,6 +32,14 @@ class Seals:
         self._lock = threading.Lock()
         self._sealed: set[Path] = set()
 
+    def note_published(self, index_prefix: Path) -> None:
+        """Take note that this owner has published: what it would seal follows its own generation.
+
+        A seal after it would refuse the very lease that has published.
+        """
+        with self._lock:
+            self._sealed.add(index_prefix)
+
     def seal(self, index_prefix: Path, index_id: int) -> None:
         """Seal an index, once. The caller has its turn. Raises CorruptIndex, StorageError.
 

@@ -41,6 +41,9 @@ why: one may have been killed by hand, or for want of memory."""
 MAX_DEATHS_IN_A_ROW = 10
 """Without a chunk done between; with more it is the machine that fails and not a chunk."""
 
+MAX_LOSSES_IN_A_ROW = 20
+"""Of chunks whose host went away or could not do its part, without a chunk done between."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -162,6 +165,7 @@ class PlannedSupply:
         self._records: dict[int, _Record] = {}
         self._accused: list[_Accused] = []
         self._deaths_in_a_row = 0
+        self._losses_in_a_row = 0
         self._has_embedded = False
 
     def needs(self) -> Sequence[Need]:
@@ -192,6 +196,7 @@ class PlannedSupply:
         self._out.pop(task.number)
         self._records.pop(task.number, None)
         self._deaths_in_a_row = 0
+        self._losses_in_a_row = 0
         self._has_embedded = self._has_embedded or done.indexed > 0
         self._pace.record(
             run.worker.slot,
@@ -209,6 +214,9 @@ class PlannedSupply:
         record = self._record_of(chunk)
         self._images_left += len(chunk.image_paths)
         if not loss.has_begun:
+            self._losses_in_a_row += 1
+            if self._losses_in_a_row >= MAX_LOSSES_IN_A_ROW:
+                raise _failing_hosts(self._losses_in_a_row, loss)
             (self._queues.suspects if record.is_suspect else self._queues.again).appendleft(chunk)
             return
         record.deaths += 1
@@ -338,6 +346,15 @@ def _stamp_of(path: str) -> FileStamp | None:
         return stamp_of(os.stat(path))  # noqa: PTH116 - Image paths are strings here.
     except (OSError, ValueError):
         return None
+
+
+def _failing_hosts(losses: int, loss: WorkerLost) -> EngineError:
+    error = EngineError(
+        f"{losses} chunks came back undone, one after the other, since their hosts went away or "
+        f"could not do their part; see the states of the hosts in the log. The last one: {loss}"
+    )
+    error.__cause__ = loss
+    return error
 
 
 def _failing_workers(deaths: int, loss: WorkerLost) -> EngineError:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import structlog
 
-from imagedex.core.errors import CorruptIndex, FingerprintMismatch
+from imagedex.core.errors import CorruptIndex, FingerprintMismatch, StorageError
 from imagedex.segments import layout
 from imagedex.segments._parquet import ImageTable, read_made_by, read_metadata
 from imagedex.segments.durable import make_directory, replace_file, storage_errors
@@ -37,7 +37,6 @@ def write_part(
     _require_valid(part)
     table = ImageTable.from_part(part)
     path = index_prefix / name
-    make_directory(path.parent)
     metadata = {
         "job_id": job_id,
         "chunk": str(chunk),
@@ -46,7 +45,15 @@ def write_part(
         "dim": str(part.vectors.shape[1]),
         "outcome": outcome,
     }
-    replace_file(path, lambda file: table.write_to(file, metadata))
+    make_directory(path.parent)
+    try:
+        replace_file(path, lambda file: table.write_to(file, metadata))
+    except StorageError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
+        # A sweep of the controller has found the directory empty, in just this moment.
+        make_directory(path.parent)
+        replace_file(path, lambda file: table.write_to(file, metadata))
     return name
 
 

@@ -25,6 +25,9 @@ class _Ownership:
         self.is_released = False
         self.renewals: list[Exception | None] = []  # What the next ones raise.
         self.renewed = 0
+        self.has_run_out = False
+        self.may_renew = threading.Event()
+        self.may_renew.set()
 
     def try_take(self) -> bool:
         if not self.is_shared and not self.is_free:
@@ -37,6 +40,7 @@ class _Ownership:
 
     def renew(self) -> None:
         self.renewed += 1
+        self.may_renew.wait()
         error = self.renewals.pop(0) if self.renewals else None
         if error is not None:
             raise error
@@ -168,6 +172,23 @@ def test_a_leader_that_was_replaced_ends_its_duty_and_stands_by_for_the_next() -
     process.controller.close()
     assert process.duties[1].closed == [False]
     assert process.ended == []
+
+
+def test_a_leader_whose_renewal_hangs_ends_its_duty_and_its_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(controller_module, "_CLOSE_SECONDS", 0.05)
+    process = _Process(_Ownership())
+    assert process.begin()
+    process.wait_until_leading()
+    process.ownership.may_renew.clear()
+    process.ownership.has_run_out = True
+    wait_until(lambda: process.duties[0].closed == [True])
+    # A renewal that comes to its end one day must not meet the next duty.
+    wait_until(lambda: process.ended == [75])
+    process.ownership.may_renew.set()
+    process.ownership.has_run_out = False
+    process.controller.close()
 
 
 @pytest.mark.parametrize("hangs", [True, False])

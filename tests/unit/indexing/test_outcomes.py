@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from imagedex.core.images import FailureReason, FileStamp, ImageFailure
 from imagedex.indexing.outcomes import adopt, outcome_of
-from imagedex.ingest import ImageRoots
+from imagedex.ingest import ImageRoots, stamp_of
 from imagedex.jobs import Chunk, ChunkAction, ChunkDone, ChunkState
-from imagedex.segments import DirectoryIndexFiles
-from imagedex.testing.index_files import FINGERPRINT, make_part, unit_vectors
+from imagedex.segments import DirectoryIndexFiles, Part
+from imagedex.testing.index_files import FINGERPRINT, make_facts, make_part, unit_vectors
 
 PATHS = ("/photos/a", "/photos/b")
 CHUNK = Chunk(7, ChunkAction.EMBED, ChunkState.PLANNED, PATHS, None)
@@ -49,7 +50,9 @@ def _adopted(
     fingerprint: str = FINGERPRINT,
     roots: ImageRoots = ROOTS,
 ) -> list[ChunkDone]:
-    return adopt(files, "job", [chunk], fingerprint=fingerprint, image_roots=roots)
+    return adopt(
+        files, "job", [chunk], fingerprint=fingerprint, image_roots=roots, may_have_changed=True
+    )
 
 
 def test_what_a_part_says_of_its_chunk_is_what_the_worker_said(
@@ -111,3 +114,31 @@ def test_what_is_said_in_other_words_is_passed_over(files: DirectoryIndexFiles) 
     for outcome in wrong:
         _leave(files, outcome)
     assert _adopted(files) == []
+
+
+@pytest.mark.parametrize("what", ["nothing", "changed", "removed", "changed failure", "no stamp"])
+def test_a_part_of_files_that_have_changed_since_is_left(
+    files: DirectoryIndexFiles, tmp_path: Path, what: str
+) -> None:
+    # Another job may have published the newer picture, or its removal, in the meantime.
+    good, broken = tmp_path / "good", tmp_path / "broken"
+    good.write_bytes(b"1")
+    broken.write_bytes(b"1")
+    paths = (str(good), str(broken))
+    facts = replace(make_facts(paths[0]), stamp=stamp_of(good.stat()))
+    stamp = None if what == "no stamp" else stamp_of(broken.stat())
+    failure = ImageFailure(paths[1], FailureReason.DAMAGED, "It broke.", stamp)
+    done = replace(DONE, failures=(failure,))
+    part = Part((facts,), unit_vectors(1, 3), FINGERPRINT)
+    files.write_part("job", 7, 1, part, outcome_of(done, paths))
+    if what == "changed":
+        good.write_bytes(b"22")
+    elif what == "removed":
+        good.unlink()
+    elif what == "changed failure":
+        broken.write_bytes(b"22")
+    chunk = replace(CHUNK, image_paths=paths)
+    adopted = adopt(
+        files, "job", [chunk], fingerprint=FINGERPRINT, image_roots=ImageRoots([tmp_path])
+    )
+    assert [one.number for one in adopted] == ([7] if what == "nothing" else [])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from imagedex.core.errors import Unavailable
 from imagedex.indexing.pace import MIN_CHUNK_IMAGES, UNKNOWN_CHUNK_IMAGES, Pace
 
 
@@ -121,6 +122,23 @@ def test_rates_outlive_the_process_and_are_stored_now_and_then() -> None:
     assert later.rate("b", "clip") == pytest.approx(10)
     assert later.knows("clip")
     assert not later.knows("tiny")
+
+
+def test_rates_that_cannot_be_stored_are_stored_the_next_time() -> None:
+    class Failing(Rates):
+        def record_worker_rates(self, measured: Mapping[tuple[str, str], float]) -> None:
+            if self.times_stored == 0:
+                self.times_stored = 1
+                raise Unavailable("The database is busy.")
+            super().record_worker_rates(measured)
+
+    rates = Failing()
+    pace = Pace(rates, target_seconds=3)
+    work(pace, "a", images=10, from_=0, to=1)
+    pace.store(at_once=True)
+    assert rates.rates == {}
+    pace.store(at_once=True)
+    assert rates.rates == {("a", "clip"): pytest.approx(10)}
 
 
 def test_the_latest_rate_is_that_of_the_model_used_last() -> None:

@@ -17,7 +17,7 @@ from imagedex.core.images import FailureReason
 from imagedex.engine import WorkerInfo, WorkerStatus
 from imagedex.indexing.chunk import ChunkTask, WorkerSetup
 from imagedex.indexing.pace import Pace
-from imagedex.indexing.supply import MAX_DEATHS_IN_A_ROW, Need, PlannedSupply, Run
+from imagedex.indexing.supply import MAX_LOSSES_IN_A_ROW, Need, PlannedSupply, Run
 from imagedex.ingest import DecodeLimits, ImageRoots
 from imagedex.jobs import Chunk, ChunkAction, ChunkDone, ChunkState
 from imagedex.testing.colour_model import ColourModel
@@ -146,9 +146,12 @@ def test_a_chunk_whose_worker_died_comes_before_all_others_and_the_second_time_a
 
 def test_a_chunk_that_had_not_begun_when_its_worker_died_is_as_innocent_as_before() -> None:
     plan = Plan([10])
-    for _ in range(3 * MAX_DEATHS_IN_A_ROW):
+    for _ in range(MAX_LOSSES_IN_A_ROW - 1):
         plan.supply.lost(plan.take(worker("a")), loss(begun=False))
     assert plan.supply.needs() == [Need()]
+    with pytest.raises(EngineError, match="came back undone") as caught:
+        plan.supply.lost(plan.take(worker("a")), loss(begun=False))
+    assert caught.value.retryable
 
 
 def _run_with_poison(
