@@ -54,12 +54,15 @@ UNSUPPORTED_BODY = ProblemType("unsupported-body", 415, "The request body is of 
 NOT_READY = ProblemType("not-ready", 503, "The server is not ready to answer")
 INTERNAL_ERROR = ProblemType("internal-error", 500, "The server failed")
 
+_UNAVAILABLE = ProblemType("unavailable", 503, "It cannot be done now")
+_ENGINE_ERROR = ProblemType("engine-error", 503, "The workers cannot be reached")
 _LEASE_LOST = ProblemType("lease-lost", 409, "Another owner has taken over")
 
 PROBLEM_OF_ERROR: Mapping[type[errors.ImagedexError], ProblemType] = {
     errors.ImagedexError: INTERNAL_ERROR,
     errors.SettingsError: INTERNAL_ERROR,
     errors.HomeInUse: INTERNAL_ERROR,
+    errors.HostRefused: INTERNAL_ERROR,
     errors.InvalidRequest: INVALID_REQUEST,
     errors.PermissionDenied: ProblemType("permission-denied", 403, "The key may not do this"),
     errors.OutsideImageRoots: ProblemType(
@@ -82,13 +85,15 @@ PROBLEM_OF_ERROR: Mapping[type[errors.ImagedexError], ProblemType] = {
     errors.LeaseLost: _LEASE_LOST,
     errors.OwnershipLost: _LEASE_LOST,
     errors.Superseded: ProblemType("superseded", 409, "The index has changed meanwhile"),
-    errors.Unavailable: ProblemType("unavailable", 503, "It cannot be done now"),
+    errors.Unavailable: _UNAVAILABLE,
+    errors.HostUnreachable: _UNAVAILABLE,
     errors.NoWorkers: ProblemType("no-workers", 503, "No worker is connected"),
     errors.ModelError: ProblemType("model-error", 503, "The embedding model cannot be used"),
     errors.ModelNotInstalled: ProblemType(
         "model-not-installed", 503, "The embedding model is not installed", is_public=True
     ),
-    errors.EngineError: ProblemType("engine-error", 503, "The workers cannot be reached"),
+    errors.EngineError: _ENGINE_ERROR,
+    errors.UnfitWorker: _ENGINE_ERROR,
     errors.WorkerLost: ProblemType("worker-lost", 503, "The worker died"),
     errors.ChunkStopped: ProblemType("chunk-stopped", 503, "The work was stopped"),
     errors.StorageError: ProblemType("storage-error", 503, "The storage cannot be read or written"),

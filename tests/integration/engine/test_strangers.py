@@ -164,7 +164,12 @@ def test_a_worker_that_comes_while_strangers_crowd_the_door_gets_in(
     assert session._ticket is not None
     address = ("127.0.0.1", session._ticket.port)
     before = {worker.worker_id for worker in dask_engine.workers()}
-    [worker, *_] = psutil.Process().children()
+    # This process may have other children, as the servers of forks and of databases.
+    worker = next(
+        child
+        for child in psutil.Process().children()
+        if "imagedex.engine._dask_worker" in child.cmdline()
+    )
     crowd = [socket.create_connection(address) for _ in range(80)]
     try:
         worker.kill()

@@ -31,7 +31,9 @@ STATUS_OF_ERROR: dict[type[errors.ImagedexError], int] = {
     errors.OwnershipLost: 409,
     errors.Superseded: 409,
     errors.Unavailable: 503,
+    errors.HostUnreachable: 503,
     errors.EngineError: 503,
+    errors.UnfitWorker: 503,
     errors.NoWorkers: 503,
     errors.WorkerLost: 503,
     errors.ChunkStopped: 503,
@@ -41,6 +43,7 @@ STATUS_OF_ERROR: dict[type[errors.ImagedexError], int] = {
     errors.CorruptIndex: 503,
     errors.SettingsError: 500,
     errors.HomeInUse: 500,
+    errors.HostRefused: 500,
     errors.ImagedexError: 500,
 }
 SECRET_TEXT = "/srv/secret/index/segment-42 is on fire"
