@@ -212,7 +212,10 @@ class Deployment:
     def _settle(self, version: str) -> None:
         self._versions.confirm(version)
         self._versions.forget_others(version, kept=_KEPT_VERSIONS)
-        self._database.forget_others(self._versions.all())
+        try:
+            self._database.forget_others(self._versions.all())
+        except DeploymentFailed as error:  # The version is ready all the same.
+            say(f"Older copies of the database stay: {error}")
 
     def _is_database_ours(self) -> bool:
         settings = tomllib.loads(self._config.read_text("utf-8"))

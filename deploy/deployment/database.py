@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from deployment.machine import ensure_directory, run
+from deployment.machine import run
 
-# Run as the server's user, to whom whatever SQLite makes beside the database must belong.
+# What changes something below the home is run as the server's user, to whom whatever SQLite makes
+# beside the database must belong. Root would follow where a link of that user leads.
 _COPY = """
 import os, sqlite3, sys
 os.umask(0o077)
 source, target = sys.argv[1:]
+os.makedirs(os.path.dirname(target), exist_ok=True)
 if os.path.exists(target + ".new"):
     os.remove(target + ".new")
 old, new = sqlite3.connect(source), sqlite3.connect(target + ".new")
@@ -25,6 +27,13 @@ for name in (target + "-wal", target + "-shm"):
     if os.path.exists(name):
         os.remove(name)
 os.replace(target + ".new", target)
+"""
+_FORGET = """
+import glob, os, sys
+copies, *keep = sys.argv[1:]
+for copy in glob.glob(os.path.join(glob.escape(copies), "before-*.db")):
+    if copy not in keep:
+        os.remove(copy)
 """
 _FORM = """
 import sqlite3, sys
@@ -50,7 +59,6 @@ class HomeDatabase:
     def keep_before(self, version: str) -> None:
         """Keep a copy from before a version got hold of the database, if there is a database."""
         if self._path.is_file():
-            ensure_directory(self._copies, 0o700, self._user)
             self._copy(self._path, self._copy_before(version))
 
     def is_kept_before(self, version: str) -> bool:
@@ -70,10 +78,8 @@ class HomeDatabase:
 
     def forget_others(self, versions: list[str]) -> None:
         """Remove the copies of all versions but these."""
-        keep = {self._copy_before(version) for version in versions}
-        for copy in self._copies.glob("before-*.db"):
-            if copy not in keep:
-                copy.unlink()
+        keep = [self._copy_before(version) for version in versions]
+        run(sys.executable, "-c", _FORGET, self._copies, *keep, user=self._user)
 
     def _copy_before(self, version: str) -> Path:
         return self._copies / f"before-{version}.db"

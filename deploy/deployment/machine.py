@@ -49,7 +49,8 @@ def run(
         raise DeploymentFailed(f"{command[0]} could not be run to its end: {error}") from error
     if done.returncode != 0:
         told = done.stderr.strip()[-2000:] or done.stdout.strip()[-2000:]
-        raise DeploymentFailed(f"{' '.join(map(str, command[:3]))} … failed:\n{told}")
+        words = " ".join(word for word in map(str, command[:3]) if "\n" not in word)
+        raise DeploymentFailed(f"{words} … failed:\n{told}")
     output: str = done.stdout
     return output
 
@@ -80,11 +81,23 @@ def ensure_user(name: str, home: Path) -> None:
 
 
 def ensure_directory(path: Path, mode: int, owner: str = "root") -> None:
-    """Make a directory with this mode and owner, or give them to it."""
-    path.mkdir(parents=True, exist_ok=True)
-    entry = pwd.getpwnam(owner)
-    os.chown(path, entry.pw_uid, entry.pw_gid)
-    path.chmod(mode)
+    """Make a directory with this mode and owner, or give them to it.
+
+    Raises DeploymentFailed for a link, which would give away what it leads to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        raise DeploymentFailed(
+            f"{path} must be a directory, and no link; mount there what lies elsewhere: {error}"
+        ) from error
+    try:
+        entry = pwd.getpwnam(owner)
+        os.fchown(descriptor, entry.pw_uid, entry.pw_gid)
+        os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
 
 
 def write_file(path: Path, text: str, mode: int = 0o644) -> bool:

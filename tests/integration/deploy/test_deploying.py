@@ -168,6 +168,34 @@ def test_a_deployment_that_was_cut_off_is_brought_to_an_end_by_the_next(operator
     assert operator.facts()["version"] == "1.0"
 
 
+def test_root_follows_no_link_of_the_service_user(operator: Operator) -> None:
+    """Who took over the service must not get more from the next deployment."""
+    host = operator.host
+    first, second = operator.release("1.0"), operator.release("1.1")
+    operator.deploy("install", "--wheel", first)
+    host.run("mkdir", "/opt/others")
+    host.run("touch", "/opt/others/before-1.db")
+    host.run("ln", "-s", "/opt/others", "/var/lib/imagedex/deployments")
+
+    assert "unable to open database" in operator.deploy("install", "--wheel", second, code=1)
+    assert "copies of the database stay" in operator.deploy("install", "--wheel", first)
+    assert operator.facts()["version"] == "1.0"
+    assert host.run("stat", "--format=%a %U", "/opt/others") == "755 root\n"
+    assert host.run("ls", "/opt/others") == "before-1.db\n"
+
+    host.run("rm", "/var/lib/imagedex/deployments")
+    operator.deploy("install", "--wheel", second)
+    mode = host.run("stat", "--format=%a %U", "/var/lib/imagedex/deployments")
+    assert mode == "700 imagedex\n"
+
+
+def test_a_directory_of_a_deployment_is_no_link(operator: Operator) -> None:
+    operator.host.run("mkdir", "-p", "/opt/imagedex", "/opt/others")
+    operator.host.run("ln", "-s", "/opt/others", "/opt/imagedex/versions")
+    told = operator.deploy("install", "--wheel", operator.release("1.0"), code=1)
+    assert "/opt/imagedex/versions must be a directory, and no link" in told
+
+
 def test_two_deployments_at_once_are_refused(operator: Operator) -> None:
     holder = subprocess.Popen(
         operator.host.enter("flock", "/run/lock/imagedex-deployment", "sleep", "600"),
