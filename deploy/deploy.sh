@@ -18,8 +18,8 @@ USER must be root or have sudo without a password. Host keys must be known alrea
 
 Options
   --wheel FILE          Install this wheel; else one is built from the clone.
-  --wheels DIR          Take what the wheel needs from this directory (pip download), so that the
-                        host needs no package index.
+  --wheels DIR          Take what the wheel needs, with the extras cluster and postgresql, from this
+                        directory (pip download), so that the host needs no package index.
   --image-root DIR      A directory of photos; may be repeated. For the first installation.
   --listen ADDRESS      Where the server listens: 127.0.0.1 by default, for a proxy on the same
                         host. For the first installation.
@@ -127,10 +127,8 @@ if [ "$command" = install ]; then
         [ ! -x "$source/../.venv/bin/python" ] || python=$source/../.venv/bin/python
         "$python" -m pip wheel --quiet --no-deps --wheel-dir "$bundle/package" "$source/.."
     fi
-    # The exact versions that the tests ran with; development's are among them, and are not
-    # installed, since they are only constraints here.
-    sed -n 's/^\([A-Za-z0-9][A-Za-z0-9._-]*\)\(\[[^]]*\]\)\{0,1\}\(==[^\\]*\).*$/\1\3/p' \
-        "$source/../requirements.lock" >"$bundle/package/constraints.txt"
+    # The exact versions that the tests ran with, and the digests of their files.
+    cp "$source/../requirements.lock" "$bundle/package"
     [ -z "$wheels" ] || cp -R "$wheels" "$bundle/wheels"
 fi
 

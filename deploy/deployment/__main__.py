@@ -48,7 +48,7 @@ class Deployment:
         self._options = bundle / "options"
         self._ready_seconds = ready_seconds
         self._config = CONFIGURATION / "imagedex.toml"
-        self._versions = Versions(BASE)
+        self._versions = Versions(BASE, USER)
         self._service = Service(self._config)
         self._database = HomeDatabase(HOME, USER)
 

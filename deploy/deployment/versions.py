@@ -9,21 +9,25 @@ import sys
 from pathlib import Path
 
 from deployment.machine import DeploymentFailed, run, say
+from deployment.packages import install_packages
 
 _COMPLETE = "complete"
 _CONFIRMED = "confirmed"
 _PREVIOUS = "previous"
+_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 class Versions:
     """Versions below ``base``; the link ``current`` names the one that the unit starts.
 
-    A version is named by its number and a digest of what was installed, so that two builds of
-    one number are two versions.
+    A version is named by its number and a digest of what was installed and for which Python, so
+    that two builds of one number are two versions, and so are those before and after an upgrade
+    of the distribution. ``user`` is the one that the server runs as.
     """
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, user: str) -> None:
         self._base = base
+        self._user = user
 
     def directory(self, version: str) -> Path:
         """Return where a version lies."""
@@ -80,9 +84,9 @@ class Versions:
         Raises DeploymentFailed; what is there half is made anew the next time.
         """
         (wheel,) = package.glob("*.whl")
-        constraints = package / "constraints.txt"
-        digest = hashlib.sha256()
-        for part in (wheel, constraints, unit):
+        lock = package / "requirements.lock"
+        digest = hashlib.sha256(_PYTHON.encode())
+        for part in (wheel, lock, unit):
             digest.update(hashlib.sha256(part.read_bytes()).digest())
         version = f"{wheel.name.split('-')[1]}-{digest.hexdigest()[:12]}"
         directory = self.directory(version)
@@ -92,12 +96,9 @@ class Versions:
         shutil.rmtree(directory, ignore_errors=True)
         run(sys.executable, "-m", "venv", "--without-pip", directory)
         source = ("--no-index", "--find-links", wheels) if wheels.is_dir() else ()
-        run(
-            self._installer(), "-m", "pip", "--python", directory / "bin" / "python",
-            "--disable-pip-version-check", "--no-input", "--quiet",
-            "install", *source, "--constraint", constraints, wheel,
-        )  # fmt: skip
-        told = run(directory / "bin" / "imagedex", "--version")
+        pip = (self._installer(), "-m", "pip", "--python", directory / "bin" / "python")
+        install_packages(pip, wheel, lock, source)
+        told = run(directory / "bin" / "imagedex", "--version", user=self._user)
         if not told.startswith("imagedex "):
             raise DeploymentFailed(f"{wheel.name} is not Imagedex: it says {told[:200]!r}.")
         shutil.copyfile(unit, self.unit(version))
@@ -107,7 +108,7 @@ class Versions:
 
     def _installer(self) -> Path:
         """Return a Python with pip; versions need none."""
-        directory = self._base / "installer"
+        directory = self._base / f"installer-{_PYTHON}"
         if not (directory / _COMPLETE).is_file():
             run(sys.executable, "-m", "venv", "--clear", directory)
             (directory / _COMPLETE).touch()

@@ -74,19 +74,28 @@ def main():
 
 
 def make_release(
-    folder: Path, version: str, *, form: str = "0001", behaviour: Behaviour = "ready"
+    folder: Path,
+    version: str,
+    *,
+    name: str = "imagedex",
+    form: str = "0001",
+    behaviour: Behaviour = "ready",
+    requires: str | None = None,
 ) -> Path:
     """Write the wheel of a version whose database has a form, and return its path."""
-    information = f"imagedex-{version}.dist-info"
+    information = f"{name}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    if requires is not None:
+        metadata += f"Requires-Dist: {requires}\n"
     files = {
-        "imagedex_release.py": _SERVER.format(version=version, form=form, behaviour=behaviour),
-        f"{information}/METADATA": f"Metadata-Version: 2.1\nName: imagedex\nVersion: {version}\n",
+        f"{name}_release.py": _SERVER.format(version=version, form=form, behaviour=behaviour),
+        f"{information}/METADATA": metadata,
         f"{information}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{information}/entry_points.txt": "[console_scripts]\nimagedex = imagedex_release:main\n",
+        f"{information}/entry_points.txt": f"[console_scripts]\n{name} = {name}_release:main\n",
     }
     record = [f"{name},," for name in (*files, f"{information}/RECORD")]
     files[f"{information}/RECORD"] = "\n".join([*record, ""])
-    wheel = folder / f"imagedex-{version}-py3-none-any.whl"
+    wheel = folder / f"{name}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         for name, text in files.items():
             archive.writestr(name, text)

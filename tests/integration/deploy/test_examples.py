@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
 import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import uvicorn
 import yaml  # type: ignore[import-untyped] # Dask brings it, its types nobody.
 
+from deployment.machine import DeploymentFailed
+from deployment.packages import EXTRAS, Lock, install_packages
 from imagedex.cli.failures import ExitCode
 from imagedex.settings import load_settings
+from support.fake_release import make_release
 
 ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "deploy"
@@ -124,20 +130,45 @@ def test_the_compose_file_and_the_image_name_what_exists() -> None:
     assert re.search(r"^USER 10001", dockerfile, re.MULTILINE)
 
 
-def test_the_exact_versions_of_the_lock_become_constraints(tmp_path: Path) -> None:
-    """Both deployments read them from the lock by the same words."""
-    (command,) = set(
-        re.findall(
-            r"sed -n '([^']+)'",
-            (DEPLOY / "deploy.sh").read_text() + (DEPLOY / "docker" / "Dockerfile").read_text(),
-        )
-    )
-    constraints = run("sed", "-n", command, ROOT / "requirements.lock").splitlines()
-    pinned = [
-        line
-        for line in (ROOT / "requirements.lock").read_text().splitlines()
-        if "==" in line and line[0] not in "# "
-    ]
+def test_the_lock_yields_constraints_and_requirements_with_digests() -> None:
+    text = (ROOT / "requirements.lock").read_text()
+    lock = Lock(text)
+    pinned = [line for line in text.splitlines() if "==" in line and line[0] not in "# "]
+    constraints = lock.constraints().splitlines()
     assert len(constraints) == len(pinned)
-    assert "alembic==" in constraints[0]
-    assert not [line for line in constraints if "[" in line.partition("==")[0] or "\\" in line]
+    assert all(re.fullmatch(r"[a-z0-9-]+==[^ ;\\]+", line) for line in constraints)
+    # For what the wheel asks for, extras as well.
+    wanted = ["Alembic", "asyncssh", "psycopg_binary"]
+    entries = lock.requirements(wanted)
+    assert [line for line in entries.splitlines() if "==" in line] == [
+        line for line in pinned if line.split("==")[0] in ("alembic", "asyncssh", "psycopg-binary")
+    ]
+    digests = re.findall(r"--hash=sha256:[0-9a-f]{64}", entries)
+    assert len(digests) >= 2 * len(wanted)
+    for extra in EXTRAS.split(","):
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        assert project["optional-dependencies"][extra]
+    with pytest.raises(DeploymentFailed, match="does not hold stranger"):
+        lock.requirements(["stranger"])
+
+
+def test_a_package_with_another_digest_is_not_installed(tmp_path: Path) -> None:
+    wheel = make_release(tmp_path, "1.0", requires="needed")
+    (tmp_path / "wheels").mkdir()
+    needed = make_release(tmp_path / "wheels", "2.0", name="needed")
+    digest = hashlib.sha256(needed.read_bytes()).hexdigest()
+    lock = tmp_path / "requirements.lock"
+    target = tmp_path / "target"
+    pip = (sys.executable, "-m", "pip")
+    source = ("--no-index", "--find-links", tmp_path / "wheels", "--target", target)
+
+    lock.write_text(f"needed==2.0 \\\n    --hash=sha256:{'0' * 64}\n")
+    with pytest.raises(DeploymentFailed, match="DO NOT MATCH THE HASHES"):
+        install_packages(pip, wheel, lock, source)
+    assert not target.exists()
+    lock.write_text(f"needed==2.0 \\\n    --hash=sha256:{digest}\n    # via imagedex\n")
+    install_packages(pip, wheel, lock, source)
+    assert {path.name for path in target.glob("*.dist-info")} == {
+        "imagedex-1.0.dist-info",
+        "needed-2.0.dist-info",
+    }
