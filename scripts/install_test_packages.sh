@@ -32,10 +32,19 @@ fi
 
 echo "Installing for the tests:$missing"
 export DEBIAN_FRONTEND=noninteractive
-# They are for the tests alone: no service of theirs is to be started on this machine.
+# They are for the tests alone: no service of theirs is to be started on this machine, now or when
+# it starts again. Those that are there already stay as they are.
+new_services=
+for service in caddy caddy-api nftables nginx postgresql ssh; do
+    [ -e "/usr/lib/systemd/system/$service.service" ] ||
+        [ -e "/lib/systemd/system/$service.service" ] || new_services="$new_services $service"
+done
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
+    # The shell may skip EXIT when a signal ends it.
     trap 'rm -f "$policy"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod 0755 "$policy"
 fi
@@ -48,3 +57,11 @@ install() {
 install 2>/dev/null ||
     { apt-get -qq -o DPkg::Lock::Timeout=300 update </dev/null && install; } ||
     echo "apt-get could not install$missing; the tests that need them are skipped." >&2
+
+# policy-rc.d keeps services from being started, not from being enabled.
+if command -v systemctl >/dev/null 2>&1; then
+    for service in $new_services; do
+        # It fails for a service that has not come, which is none that could be started.
+        systemctl --quiet disable "$service" >/dev/null 2>&1 || true
+    done
+fi
