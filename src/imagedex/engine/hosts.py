@@ -9,7 +9,8 @@ from pathlib import Path
 from imagedex.core.paths import PathMapping
 from imagedex.engine.interfaces import WorkerInfo
 
-DEFAULT_PYTHON = ".local/share/imagedex/current/bin/python"
+DEFAULT_PYTHON = "/opt/imagedex/current/bin/python"
+"""Where ``deploy/deploy.sh`` installs it."""
 
 LOCAL_NAME = "local"
 """Whose workers the controller's own machine runs; no host can have this name."""
