@@ -27,9 +27,10 @@ Options
                         one for indexes; may be repeated.
   --internal NETWORK    Set up the firewall: this network may use the API; may be repeated.
   --cluster NETWORK     Set up the firewall: these machines may use the engine's ports; may be
-                        repeated.
-  --api-port PORT       The ports of the API in the firewall: 443 and 8080 if none is given; may
-                        be repeated.
+                        repeated. Either of the two replaces all addresses of before: --cluster
+                        alone lets nobody but the host itself use the API.
+  --api-port PORT       With these: the ports of the API in the firewall, 443 and 8080 if none is
+                        given; may be repeated.
   --ready-seconds N     How long a version may take until it is ready: 180.
   --restore-database    With rollback: also go back to the database as it was before the upgrade.
   --ssh-config FILE     For ssh: ports, keys, jump hosts.
@@ -113,6 +114,10 @@ esac
 [ -n "$hosts" ] || wrong "Name a host."
 [ -z "$restore_database" ] || [ "$command" = rollback ] ||
     wrong "--restore-database goes with rollback."
+if [ -e "$bundle/options/api-port" ] && [ ! -e "$bundle/options/internal" ] &&
+    [ ! -e "$bundle/options/cluster" ]; then
+    wrong "--api-port goes with --internal or --cluster: all addresses are replaced together."
+fi
 
 cp -R "$source/deployment" "$source/systemd" "$source/nftables" "$bundle"
 rm -rf "$bundle/deployment/__pycache__"

@@ -99,7 +99,8 @@ def test_the_api_is_for_the_internal_network_and_the_engine_for_the_cluster_alon
     rules.write_text(text.replace("/etc/imagedex/firewall-addresses.nft", str(addresses)))
     addresses.write_text(
         "add element inet imagedex api_ports { 8080 }\n"
-        "add element inet imagedex internal_ipv4 { 10.90.0.0/16 }\n"
+        # One network lies in the other.
+        "add element inet imagedex internal_ipv4 { 10.90.0.0/16, 10.90.1.0/24 }\n"
         f"add element inet imagedex cluster_ipv4 {{ {WORKER} }}\n"
     )
     assert reached(networks, STRANGER) == list(PORTS)
@@ -114,7 +115,9 @@ def test_the_api_is_for_the_internal_network_and_the_engine_for_the_cluster_alon
 
     # Loaded anew with other addresses: those of before have gone, at once.
     addresses.write_text(
-        addresses.read_text().replace(WORKER, COLLEAGUE).replace("10.90.0.0/16", STRANGER)
+        addresses.read_text()
+        .replace(WORKER, COLLEAGUE)
+        .replace("10.90.0.0/16, 10.90.1.0/24", STRANGER)
     )
     networks[0].run(NFT, "--file", rules)
     assert reached(networks, WORKER) == [22, 8850]
