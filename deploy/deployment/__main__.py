@@ -34,7 +34,7 @@ USER = "imagedex"
 BASE = Path("/opt/imagedex")
 HOME = Path("/var/lib/imagedex")
 CONFIGURATION = Path("/etc/imagedex")
-LOCK = Path("/run/lock/imagedex-deployment")
+LOCK = Path("/run/imagedex-deployment.lock")  # Not in /run/lock, where everybody may write.
 
 _KEPT_VERSIONS = 2  # Beside the current one.
 _NOT_READY = 3
@@ -143,6 +143,8 @@ class Deployment:
                 "[server]\n"
                 f"host = {toml(listen[-1] if listen else '127.0.0.1')}\n"
                 "port = 8080\n",
+                0o640,
+                group=USER,
             )
         elif roots or listen:
             say(f"{self._config} is there already and stays as it is; change it there.")

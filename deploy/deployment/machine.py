@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import grp
 import json
 import os
 import pwd
@@ -100,8 +101,8 @@ def ensure_directory(path: Path, mode: int, owner: str = "root") -> None:
         os.close(descriptor)
 
 
-def write_file(path: Path, text: str, mode: int = 0o644) -> bool:
-    """Let the file hold the text, all of it or what it held before; say whether it changed."""
+def write_file(path: Path, text: str, mode: int = 0o644, *, group: str = "root") -> bool:
+    """Let root's file hold the text, all of it or what it held before; say whether it changed."""
     with contextlib.suppress(FileNotFoundError):
         if path.read_text("utf-8") == text and path.stat().st_mode & 0o777 == mode:
             return False
@@ -109,6 +110,7 @@ def write_file(path: Path, text: str, mode: int = 0o644) -> bool:
     new.unlink(missing_ok=True)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with open(descriptor, "w", encoding="utf-8") as file:
+        os.fchown(descriptor, 0, grp.getgrnam(group).gr_gid)
         os.fchmod(descriptor, mode)
         file.write(text)
         file.flush()

@@ -86,6 +86,8 @@ def test_versions_come_and_go(operator: Operator) -> None:
         "/etc/imagedex/credentials/admin_key", "/var/lib/imagedex", "/opt/imagedex/current/bin",
     )  # fmt: skip
     assert modes.splitlines() == ["700 root", "600 root", "700 imagedex", "755 root"]
+    settings = host.run("stat", "--format=%a %U:%G", "/etc/imagedex/imagedex.toml")
+    assert settings == "640 root:imagedex\n"
     assert 'image_roots = ["/srv/a \\"b\\""]' in host.run("cat", "/etc/imagedex/imagedex.toml")
     assert "--quiet enable imagedex.service" in operator.calls()
 
@@ -198,9 +200,9 @@ def test_a_directory_of_a_deployment_is_no_link(operator: Operator) -> None:
 
 def test_two_deployments_at_once_are_refused(operator: Operator) -> None:
     holder = subprocess.Popen(
-        operator.host.enter("flock", "/run/lock/imagedex-deployment", "sleep", "600"),
+        operator.host.enter("flock", "/run/imagedex-deployment.lock", "sleep", "600"),
     )
-    wait_until(lambda: "imagedex-deployment" in operator.host.run("ls", "/run/lock"))
+    wait_until(lambda: "imagedex-deployment" in operator.host.run("ls", "/run"))
     try:
         told = operator.deploy("install", "--wheel", operator.release("1.0"), code=1)
     finally:
@@ -227,6 +229,7 @@ def test_a_host_that_is_not_known_gets_nothing(operator: Operator) -> None:
         (["install", "--image-root", "/a\nb", "host"], "cannot be used"),
         (["install", "--ready-seconds", "soon", "host"], "not a number"),
         (["install", "--restore-database", "host"], "goes with rollback"),
+        (["install", "--api-port", "443", "host"], "goes with --internal or --cluster"),
     ],
 )
 def test_a_wrong_command_line_is_told(arguments: list[str], told: str) -> None:
