@@ -130,8 +130,9 @@ def lines_of(path: Path) -> list[str]:
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the only deployment of this host; raises DeploymentFailed when there is another."""
-    # Not inherited by what is started here, so the lock ends with this process.
-    with path.open("w") as file:
+    # Root's alone, as whoever can read a file can lock it. Not inherited by what is started here,
+    # so the lock ends with this process.
+    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -86,8 +86,11 @@ def test_versions_come_and_go(operator: Operator) -> None:
         "/etc/imagedex/credentials/admin_key", "/var/lib/imagedex", "/opt/imagedex/current/bin",
     )  # fmt: skip
     assert modes.splitlines() == ["700 root", "600 root", "700 imagedex", "755 root"]
-    settings = host.run("stat", "--format=%a %U:%G", "/etc/imagedex/imagedex.toml")
-    assert settings == "640 root:imagedex\n"
+    modes = host.run(
+        "stat", "--format=%a %U:%G", "/etc/imagedex/imagedex.toml",
+        "/run/imagedex-deployment.lock",
+    )  # fmt: skip
+    assert modes.splitlines() == ["640 root:imagedex", "600 root:root"]
     assert 'image_roots = ["/srv/a \\"b\\""]' in host.run("cat", "/etc/imagedex/imagedex.toml")
     assert "--quiet enable imagedex.service" in operator.calls()
 
