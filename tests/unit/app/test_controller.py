@@ -182,6 +182,8 @@ def test_a_leader_whose_renewal_hangs_ends_its_duty_and_its_process(
     assert process.begin()
     process.wait_until_leading()
     process.ownership.may_renew.clear()
+    before = process.ownership.renewed
+    wait_until(lambda: process.ownership.renewed > before)  # This one hangs.
     process.ownership.has_run_out = True
     wait_until(lambda: process.duties[0].closed == [True])
     # A renewal that comes to its end one day must not meet the next duty.
