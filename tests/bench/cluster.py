@@ -132,6 +132,8 @@ def killed_workers(bench: Bench) -> None:
         seconds: list[float] = []
         while len(seconds) < _KILLS:
             time.sleep(chance.uniform(3, 6))
+            if controller.jobs.get(job.job_id).status.is_final:
+                break  # No chunk is left that a worker could be killed under.
             seconds.append(engine.kill_one(chance))
         _wait(controller, job)
         assert controller.indexing.stats().num_images == good
