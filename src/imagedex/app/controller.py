@@ -161,10 +161,12 @@ class Controller:
             self._over.set()
         renewer = threading.Thread(target=self._keep, name="ownership", daemon=True)
         renewer.start()
+        clock = threading.Thread(target=self._watch_clock, name="ownership-clock", daemon=True)
+        clock.start()
         try:
             self._begin()
             self._begun.set()
-            self._wait_for_the_end()
+            self._over.wait()
         except Exception:
             _log.exception("duty_not_begun")
         has_stopped = self._end()
@@ -176,13 +178,13 @@ class Controller:
         self._begun.set()
         _log.info("standing_by", term=self._ownership.term)
 
-    def _wait_for_the_end(self) -> None:
-        """Wait until the duty is to end; see that it does when a renewal hangs for too long."""
-        while not self._over.wait(RENEW_SECONDS / 2):
+    def _watch_clock(self) -> None:
+        """See that the duty ends in time when a renewal hangs, whatever else hangs with it."""
+        while not self._ended.wait(RENEW_SECONDS / 2):
             if self._ownership.has_run_out:
                 _log.error("ownership_lost", error="It was not renewed in time.")
-                self._lost.set()
-                self._over.set()
+                self._lose()
+                return
 
     def _keep(self) -> None:
         """Renew the ownership until the duty has ended; see that it ends when that is lost."""
@@ -198,6 +200,10 @@ class Controller:
                 _log.exception("ownership_not_renewed")
         else:
             return
+        self._lose()
+
+    def _lose(self) -> None:
+        """Have the duty end, or else the process."""
         self._lost.set()
         self._over.set()
         if not self._ended.wait(_CLOSE_SECONDS):

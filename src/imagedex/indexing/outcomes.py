@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ import structlog
 
 from imagedex.core.errors import CorruptIndex, OutsideImageRoots
 from imagedex.core.images import FailureReason, FileStamp, ImageFailure
-from imagedex.ingest import ImageRoots, stamp_of
+from imagedex.ingest import ImageRoots, stamp_now
 from imagedex.jobs import Chunk, ChunkDone
 from imagedex.segments import FinishedPart, IndexFiles
 
@@ -110,14 +109,7 @@ def _is_unchanged(files: IndexFiles, part: FinishedPart, done: ChunkDone) -> boo
         return False
     read = {failure.image_path: failure.stamp for failure in done.failures}
     read |= {one.image_path: one.stamp for one in facts}
-    return all(stamp is not None and stamp == _stamp_now(path) for path, stamp in read.items())
-
-
-def _stamp_now(image_path: str) -> FileStamp | None:
-    try:
-        return stamp_of(os.stat(image_path))  # noqa: PTH116 - Image paths are strings here.
-    except (OSError, ValueError):
-        return None
+    return all(stamp is not None and stamp == stamp_now(path) for path, stamp in read.items())
 
 
 def _are_allowed(image_paths: Sequence[str], image_roots: ImageRoots) -> bool:

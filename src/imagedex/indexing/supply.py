@@ -11,7 +11,6 @@ so on to the single image on which workers die: that one is recorded as failed, 
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -20,11 +19,11 @@ from typing import Protocol
 import structlog
 
 from imagedex.core.errors import EngineError, WorkerLost
-from imagedex.core.images import FailureReason, FileStamp, ImageFailure
+from imagedex.core.images import FailureReason, ImageFailure
 from imagedex.engine import WorkerInfo
 from imagedex.indexing.chunk import ChunkTask
 from imagedex.indexing.pace import MIN_CHUNK_IMAGES, Pace
-from imagedex.ingest import stamp_of
+from imagedex.ingest import stamp_now
 from imagedex.jobs import Chunk, ChunkDone
 
 _WHOLE = 1.5
@@ -327,7 +326,7 @@ def _verdict(accused: _Accused) -> ChunkDone:
         FailureReason.WORKER_CRASHED,
         f"{accused.deaths} worker processes ended while they had this image and nothing else: "
         f"{accused.loss}",
-        _stamp_of(path),
+        stamp_now(path),
     )
     _log.warning("image_crashes_workers", image_path=path, error=str(accused.loss))
     return ChunkDone(
@@ -339,13 +338,6 @@ def _verdict(accused: _Accused) -> ChunkDone:
         host=accused.loss.host,
         seconds=0.0,
     )
-
-
-def _stamp_of(path: str) -> FileStamp | None:
-    try:
-        return stamp_of(os.stat(path))  # noqa: PTH116 - Image paths are strings here.
-    except (OSError, ValueError):
-        return None
 
 
 def _failing_hosts(losses: int, loss: WorkerLost) -> EngineError:

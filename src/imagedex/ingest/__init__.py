@@ -12,7 +12,7 @@ from imagedex.ingest.interfaces import (
     ScannedFile,
     SparingDecoder,
 )
-from imagedex.ingest.opening import stamp_of
+from imagedex.ingest.opening import stamp_now, stamp_of
 from imagedex.ingest.roots import ImageRoots
 from imagedex.ingest.scan import has_image_name, require_directory, scan
 from imagedex.ingest.thumbnail import MAX_THUMBNAIL_PIXELS, Thumbnailer
@@ -32,5 +32,6 @@ __all__ = [
     "has_image_name",
     "require_directory",
     "scan",
+    "stamp_now",
     "stamp_of",
 ]

@@ -66,6 +66,14 @@ def stamp_of(status: os.stat_result) -> FileStamp:
     return FileStamp(status.st_size, min(MAX_MTIME_NS, mtime_ns))
 
 
+def stamp_now(image_path: str) -> FileStamp | None:
+    """Return the stamp that a file has now, None when nobody can say."""
+    try:
+        return stamp_of(os.stat(image_path))
+    except (OSError, ValueError):
+        return None
+
+
 def open_regular_file(path: str) -> OpenedFile:
     """Open a regular file and find out where it really lies.
 

@@ -174,8 +174,9 @@ def test_a_leader_that_was_replaced_ends_its_duty_and_stands_by_for_the_next() -
     assert process.ended == []
 
 
+@pytest.mark.parametrize("what_else_hangs", ["nothing", "the duty's end"])
 def test_a_leader_whose_renewal_hangs_ends_its_duty_and_its_process(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, what_else_hangs: str
 ) -> None:
     monkeypatch.setattr(controller_module, "_CLOSE_SECONDS", 0.05)
     process = _Process(_Ownership())
@@ -184,10 +185,13 @@ def test_a_leader_whose_renewal_hangs_ends_its_duty_and_its_process(
     process.ownership.may_renew.clear()
     before = process.ownership.renewed
     wait_until(lambda: process.ownership.renewed > before)  # This one hangs.
+    if what_else_hangs != "nothing":
+        process.duties[0].may_end.clear()
     process.ownership.has_run_out = True
-    wait_until(lambda: process.duties[0].closed == [True])
     # A renewal that comes to its end one day must not meet the next duty.
     wait_until(lambda: process.ended == [75])
+    process.duties[0].may_end.set()
+    wait_until(lambda: process.duties[0].closed == [True])
     process.ownership.may_renew.set()
     process.ownership.has_run_out = False
     process.controller.close()
