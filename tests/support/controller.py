@@ -43,7 +43,7 @@ from imagedex.models import IndexModels
 from imagedex.search import QueryService, QueryServices
 from imagedex.segments import DirectoryIndexFiles, IndexFiles, SnapshotDirectory, publish_lock
 from imagedex.testing.colour_model import ColourModel
-from imagedex.testing.engine import ThreadEngine
+from imagedex.testing.thread_engine import ThreadEngine
 from imagedex.upkeep import SnapshotJobs, Snapshots
 from support.empty_database import database_in
 from support.structures import files_with_faiss

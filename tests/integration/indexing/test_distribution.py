@@ -15,7 +15,8 @@ from PIL import Image
 from imagedex.engine import DaskEngine, Engine, Seat, WorkerStatus
 from imagedex.indexing import ChunkTask, embed_chunk
 from imagedex.jobs import ChunkAction, Job, JobStatus, PlannedChunk
-from imagedex.testing.engine import ThreadEngine, wait_until
+from imagedex.testing.engine import wait_until
+from imagedex.testing.thread_engine import ThreadEngine
 from support.controller import Controller
 from support.unusual_models import ENCODED, DeadlyModel, SlowModel
 

@@ -15,7 +15,7 @@ from imagedex.engine import Seat
 from imagedex.indexing import ChunkTask
 from imagedex.jobs import JobStatus, Priority
 from imagedex.testing.colour_model import ColourModel
-from imagedex.testing.engine import ThreadEngine
+from imagedex.testing.thread_engine import ThreadEngine
 from support.controller import Controller
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from imagedex.engine import Engine
-from imagedex.testing.engine import EngineLifeSuite, EngineSuite, ThreadEngine
+from imagedex.testing.engine import EngineLifeSuite, EngineSuite
+from imagedex.testing.thread_engine import ThreadEngine
 
 
 class TestThreadEngine(EngineSuite):
